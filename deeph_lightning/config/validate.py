@@ -1,0 +1,194 @@
+"""Checks of a composed configuration, before anything is opened or written.
+
+Every node with `_target_` is compared with the signature of its class, all values that are
+still ``???`` are reported at once, and the plain keys go through a pydantic model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from deeph_lightning.config.targets import check_node, listed, nearest
+from deeph_lightning.errors import ConfigError
+
+# arguments that the program supplies when it builds the object of a node
+SUPPLIED: dict[str, tuple[str, ...]] = {
+    "model": ("basis", "r_target"),
+    "loss": ("basis",),
+    "optimizer": ("params",),
+    "scheduler": ("optimizer", "total_steps"),
+    "trainer": ("callbacks", "logger", "plugins", "default_root_dir"),
+}
+# keys of a node that the program reads itself
+ALSO: dict[str, tuple[str, ...]] = {
+    "trainer": ("num_threads", "matmul_precision", "compile"),
+}
+
+
+class _Plain(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class TrainConfig(_Plain):
+    """Top-level keys of ``conf/train.yaml``."""
+
+    data: dict[str, Any]
+    model: dict[str, Any]
+    loss: dict[str, Any]
+    optimizer: dict[str, Any]
+    scheduler: dict[str, Any]
+    trainer: dict[str, Any]
+    callbacks: dict[str, Any]
+    logger: dict[str, Any]
+    paths: dict[str, str]
+    task_name: str
+    seed: int = Field(ge=0, lt=2**32)
+    ckpt: str | None
+    init_from: str | None
+    monitor: str
+    tags: list[str]
+    test: bool
+    reraise: bool
+
+    @model_validator(mode="after")
+    def _one_start(self) -> TrainConfig:
+        if self.ckpt is not None and self.init_from is not None:
+            raise ValueError(
+                "ckpt (go on with a run) and init_from (start anew from its weights) exclude "
+                "each other; drop one"
+            )
+        return self
+
+
+class PredictConfig(_Plain):
+    """Keys of ``conf/predict.yaml``."""
+
+    checkpoint: str
+    structure: str
+    output: str
+    precision: str = Field(pattern="^(fp32|fp64)$")
+    device: str
+    overwrite: bool
+    num_threads: int | None = Field(ge=1)
+    reraise: bool
+
+
+def dotted_keys(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every dotted key and its kind: ``node``, ``value`` or ``missing`` (``???``).
+
+    Interpolations are not resolved: some can be only once the program runs.
+    """
+    for name in node:
+        key = f"{prefix}{name}"
+        if OmegaConf.is_missing(node, name):
+            yield key, "missing"
+            continue
+        child = None if OmegaConf.is_interpolation(node, name) else node._get_node(name)
+        if isinstance(child, DictConfig) and not child._is_none():
+            yield key, "node"
+            yield from dotted_keys(child, f"{key}.")
+        else:
+            yield key, "value"
+
+
+def resolve(cfg: DictConfig) -> dict[str, Any]:
+    """Return the configuration as plain containers, every interpolation resolved.
+
+    Raises
+    ------
+    ConfigError
+        Values that are still ``???``, all of them, each with the option that supplies it; or
+        an interpolation that cannot be resolved.
+    """
+    missing = [key for key, kind in dotted_keys(cfg) if kind == "missing"]
+    if missing:
+        options = " ".join(f"{key}=VALUE" for key in missing)
+        raise ConfigError(
+            f"{listed(missing)}: no value is given.\n  Add on the command line: {options}",
+            key=missing[0],
+        )
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(
+            f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}",
+            key=error.full_key,
+        ) from None
+    return {str(key): value for key, value in plain.items()}  # type: ignore[union-attr]
+
+
+def check_train(config: Mapping[str, Any]) -> None:
+    """Check a resolved training configuration.
+
+    Raises
+    ------
+    ConfigError
+        An unknown or missing key, an argument that a class does not have, a value out of range,
+        a data set that does not exist.
+    """
+    _check_plain(TrainConfig, config)
+    for name in ("model", "loss", "optimizer", "scheduler", "trainer", "data"):
+        check_node(
+            config[name], key=name, supplied=SUPPLIED.get(name, ()), also=ALSO.get(name, ())
+        )
+    for group in ("callbacks", "logger"):
+        for name, node in config[group].items():
+            if node is None:  # removed by callbacks.NAME=null
+                continue
+            if not isinstance(node, Mapping):
+                raise ConfigError(
+                    f"{group}.{name} = {node!r}: expected a node with _target_, or null to "
+                    f"remove it.",
+                    key=f"{group}.{name}",
+                )
+            check_node(node, key=f"{group}.{name}")
+    _check_data_root(config["data"])
+
+
+def check_predict(config: Mapping[str, Any]) -> None:
+    """Check a resolved prediction configuration; see `check_train`."""
+    _check_plain(PredictConfig, config)
+
+
+def _check_data_root(node: Mapping[str, Any]) -> None:
+    root = node.get("root")
+    if isinstance(root, str) and not Path(root).expanduser().exists():
+        raise ConfigError(
+            f"data.root = {root}: there is no such file or folder.\n"
+            "  The shipped set (data=graphene) is part of the repository: run in a checkout, or "
+            "point to your own\n  folders of DeepH calculations: data=folder "
+            "data.root=/path/to/folders",
+            key="data.root",
+        )
+
+
+def _check_plain(schema: type[BaseModel], config: Mapping[str, Any]) -> None:
+    try:
+        schema.model_validate(dict(config))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(_plain_message(key, first, schema.model_fields), key=key) from None
+
+
+def _plain_message(key: str, error: Any, known: Iterable[str]) -> str:
+    if error["type"] == "extra_forbidden":
+        guess = nearest(key, known)
+        return (
+            f"{key} is not a key of this configuration.\n"
+            + (f"  Nearest: {listed(guess)}. " if guess else "  ")
+            + f"Known: {listed(known, 30)}."
+        )
+    if error["type"] == "missing":
+        return f"{key} is missing from the configuration."
+    text = re.sub(r"^Value error, ", "", error["msg"])
+    if not key:
+        return text
+    return f"{key} = {error['input']!r}: {text}.\n  Correct it on the command line: {key}=VALUE"

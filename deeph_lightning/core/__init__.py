@@ -1,0 +1,1 @@
+"""Structures, bases, pairs and operators; no torch."""

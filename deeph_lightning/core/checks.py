@@ -1,0 +1,214 @@
+"""Checks of a structure and its operators at the border, each raising the typed error."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import linalg
+from scipy.sparse.linalg import ArpackNoConvergence, eigsh
+
+from deeph_lightning.core.basis import OrbitalBasis, species_labels, structure_name
+from deeph_lightning.core.pairs import neighbour_pairs
+from deeph_lightning.errors import (
+    BasisMismatchError,
+    DataError,
+    OverlapNotPositiveError,
+    PhysicsError,
+)
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from deeph_lightning.core.operator import Operator
+
+#: Atoms closer than this are a mistake, Å.
+MIN_DISTANCE = 0.3
+#: Largest disagreement of Hermitian partners: H in eV (files may be rounded), S.
+TOL_HERMITIAN_H = 1e-5
+TOL_HERMITIAN_S = 1e-6
+#: Gamma, and a point without symmetry.
+CHECKED_K = ((0.0, 0.0, 0.0), (0.137, 0.291, 0.419))
+#: Orbitals up to which the smallest eigenvalue of S(k) is computed densely.
+MAX_DENSE_ORBITALS = 2000
+
+
+def check_structure(atoms: Atoms, structure: str | None = None) -> None:
+    """Check that positions are finite and no two atoms, images included, are too close.
+
+    Raises
+    ------
+    PhysicsError
+        A coordinate is not finite, the cell has no volume along a periodic direction, or two
+        atoms are closer than `MIN_DISTANCE`.
+    """
+    name = structure or structure_name(atoms)
+    cell = np.asarray(atoms.cell.array)
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(cell).all()):
+        msg = f"structure '{name}': a position or lattice vector is NaN or infinite"
+        raise PhysicsError(f"{msg}. Repair the structure file.", structure=name)
+    if np.asarray(atoms.pbc).any() and atoms.cell.complete().volume < 1e-6:
+        msg = f"structure '{name}': the lattice vectors {cell.tolist()} span no volume"
+        raise PhysicsError(f"{msg}. Repair the structure file.", structure=name)
+    close = neighbour_pairs(atoms, MIN_DISTANCE)
+    close = close.select(close.is_canonical)
+    if len(close):
+        distances = close.distances(atoms)
+        n = int(np.argmin(distances))
+        i, j = int(close.i[n]), int(close.j[n])
+        symbols = atoms.get_chemical_symbols()
+        msg = (
+            f"structure '{name}': atoms {i} ({symbols[i]}) and {j} ({symbols[j]}), cell "
+            f"R={tuple(close.R[n].tolist())}, are {distances[n]:.3f} Å apart, at least "
+            f"{MIN_DISTANCE} Å expected. Check units and lattice, or remove the double atom."
+        )
+        raise PhysicsError(msg, structure=name)
+
+
+def check_basis(atoms: Atoms, basis: OrbitalBasis, structure: str | None = None) -> None:
+    """Check that the orbital map has every species of the structure.
+
+    Raises
+    ------
+    BasisMismatchError
+        It lacks one.
+    """
+    missing = sorted(set(species_labels(atoms).tolist()) - set(basis.labels))
+    if missing:
+        msg = (
+            f"structure '{structure or structure_name(atoms)}': the orbital map has "
+            f"{', '.join(basis.labels)}, but the structure also holds {', '.join(missing)}. "
+            f"Add the shells of these species to the map."
+        )
+        raise BasisMismatchError(msg)
+
+
+def check_operator(
+    op: Operator,
+    atoms: Atoms,
+    basis: OrbitalBasis,
+    tol: float,
+    what: str,
+    structure: str | None = None,
+) -> None:
+    """Check that an operator belongs to a structure and basis and is Hermitian.
+
+    That values are finite and blocks fit the orbital map, the operator checks itself.
+
+    Parameters
+    ----------
+    op
+        Operator.
+    atoms, basis
+        Structure and orbitals it should have.
+    tol
+        Largest disagreement of partners, in the unit of `op`.
+    what
+        Its name in messages, "H".
+
+    Raises
+    ------
+    DataError
+        The operator is of another structure.
+    BasisMismatchError
+        Its orbitals are others.
+    HermiticityError
+        A partner is missing or differs.
+    """
+    name = structure or structure_name(atoms)
+    if len(op.atoms) != len(atoms) or np.any(species_labels(op.atoms) != species_labels(atoms)):
+        msg = (
+            f"structure '{name}': {what} is of {op.atoms.get_chemical_formula()}, the "
+            f"structure is {atoms.get_chemical_formula()}, or their atoms differ in order. "
+            f"Read both from the same calculation."
+        )
+        raise DataError(msg, structure=name)
+    for label in sorted(set(species_labels(atoms).tolist())):
+        if op.basis.shells.get(label) != basis.shells.get(label):
+            msg = (
+                f"structure '{name}', {what}: species '{label}' has shells "
+                f"{op.basis.shells.get(label)}, expected {basis.shells.get(label)}. Check the "
+                f"orbital map."
+            )
+            raise BasisMismatchError(msg, structure=name)
+    op.check_hermitian(tol, f"{name}, {what}")
+
+
+def check_overlap_positive(S: Operator, structure: str | None = None) -> float:
+    """Check that S(k) is positive definite at Gamma and at a general k-point.
+
+    Returns
+    -------
+    The smallest eigenvalue found (an upper bound where there are more than
+    `MAX_DENSE_ORBITALS` orbitals and the Lanczos iteration has not ended).
+
+    Raises
+    ------
+    OverlapNotPositiveError
+        It is not positive.
+    """
+    name = structure or S.name
+    lowest = np.inf
+    for k in CHECKED_K:
+        value = _smallest_eigenvalue(S, k)
+        lowest = min(lowest, value)
+        if not value > 0:
+            msg = (
+                f"structure '{name}': S(k) at k = {k} has the eigenvalue {value:.2e}, all must "
+                f"be positive. Check the orbital order and signs, the sign of R, and that no "
+                f"pair of the overlap is missing."
+            )
+            raise OverlapNotPositiveError(msg, structure=name)
+    return lowest
+
+
+def _smallest_eigenvalue(S: Operator, k: tuple[float, float, float]) -> float:
+    """Return the smallest eigenvalue of S(k); Ritz values, which bound it, for large S."""
+    if S.n_orb <= MAX_DENSE_ORBITALS:
+        S_k = S.bloch(k)
+        matrix = S_k if S_k.imag.any() else S_k.real
+        return float(linalg.eigvalsh(matrix, subset_by_index=[0, 0])[0])
+    start = np.random.default_rng(0).normal(size=S.n_orb)
+    try:
+        values = eigsh(S.bloch_csr(k), k=1, which="SA", tol=1e-2, maxiter=300, v0=start,
+                       return_eigenvectors=False)  # fmt: skip
+    except ArpackNoConvergence as unfinished:
+        values = unfinished.eigenvalues if len(unfinished.eigenvalues) else np.array([np.inf])
+    return float(values[0])
+
+
+def check_system(
+    atoms: Atoms,
+    basis: OrbitalBasis,
+    H: Operator | None,
+    S: Operator | None,
+    *,
+    structure: str | None = None,
+    tol_H: float = TOL_HERMITIAN_H,
+    tol_S: float = TOL_HERMITIAN_S,
+) -> None:
+    """Run all checks of a structure with its operators.
+
+    Parameters
+    ----------
+    atoms, basis
+        Structure and orbital map.
+    H, S
+        Hamiltonian in eV and overlap, or None.
+    structure
+        Name for messages; without it that of `atoms`.
+    tol_H, tol_S
+        Largest disagreement of Hermitian partners.
+
+    Raises
+    ------
+    PhysicsError, HermiticityError, OverlapNotPositiveError, BasisMismatchError, DataError
+        See the single checks.
+    """
+    check_structure(atoms, structure)
+    check_basis(atoms, basis, structure)
+    if H is not None:
+        check_operator(H, atoms, basis, tol_H, "H", structure)
+    if S is not None:
+        check_operator(S, atoms, basis, tol_S, "S", structure)
+        check_overlap_positive(S, structure)

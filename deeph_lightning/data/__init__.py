@@ -1,0 +1,1 @@
+"""From systems to batches: graphs, their store on disk, sampler and data module."""

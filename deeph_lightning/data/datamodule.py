@@ -1,0 +1,221 @@
+"""The data module: from a set on disk to batches of graphs."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import LightningDataModule
+
+from deeph_lightning.data.dataset import GraphDataset
+from deeph_lightning.data.loader import GraphLoader
+from deeph_lightning.data.prepare import prepare_store
+from deeph_lightning.data.sampler import EdgeBudgetSampler
+from deeph_lightning.data.split import PARTS, limited, resolve_split
+from deeph_lightning.data.store import GraphStore
+from deeph_lightning.errors import ConfigError
+from deeph_lightning.io.source import Source, open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import torch
+
+    from deeph_lightning.core.basis import OrbitalBasis
+    from deeph_lightning.data.graph import Graph
+
+
+class HamiltonianDataModule(LightningDataModule):
+    """Graphs of a set, read from a store that is made on first use.
+
+    Parameters
+    ----------
+    root
+        Archive, or folder of DeepH folders at any depth.
+    r_message
+        Cut-off of message edges, Å.
+    max_pairs
+        Target pairs of a training or validation batch. Test batches have one structure.
+    num_workers
+        Processes that read graphs; 0 reads in the training process, which is fastest where a
+        structure takes little longer to read (about 2 ms) than to send between processes.
+    seed
+        Of the order of training structures.
+    split
+        See `split.resolve_split`.
+    limit_train
+        Train on that many structures only; None takes all.
+    shuffle
+        Take training structures in an order of their own in every epoch.
+    cache_dir
+        Folder of graph stores.
+    r_target_max
+        Longest pair to learn, Å; None takes all. What that drops is reported.
+    progress
+        Show a bar while the store is made.
+
+    Raises
+    ------
+    ConfigError
+        An argument is out of range.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        r_message: float,
+        *,
+        max_pairs: int = 1500,
+        num_workers: int = 0,
+        seed: int = 0,
+        split: str | Path | Mapping[str, Any] | None = None,
+        limit_train: int | None = None,
+        shuffle: bool = True,
+        cache_dir: str | Path = "data/cache",
+        r_target_max: float | None = None,
+        progress: bool = True,
+    ) -> None:
+        super().__init__()
+        for key, value, is_valid, expected in (
+            ("r_message", r_message, r_message > 0, "a positive length in Å"),
+            ("num_workers", num_workers, num_workers >= 0, "a number of processes, 0 or more"),
+        ):
+            if not is_valid:
+                msg = f"data.{key} is {value}, expected {expected}."
+                raise ConfigError(msg, key=f"data.{key}")
+        self.root, self.r_message = Path(root).expanduser(), float(r_message)
+        self.max_pairs, self.num_workers, self.seed = max_pairs, num_workers, seed
+        self.shuffle, self.limit_train = shuffle, limit_train
+        self._wanted_split, self.r_target_max = split, r_target_max
+        self.progress = progress
+        place = f"{self.root.resolve()} {r_target_max}"
+        code = hashlib.sha256(place.encode()).hexdigest()[:8]
+        self.store_path = Path(cache_dir).expanduser() / f"{self.root.resolve().stem}-{code}.h5"
+        # ranks that have no batch to validate must not stop the others
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+        self._source: Source | None = None
+        self._datasets: dict[str, GraphDataset] | None = None
+
+    # ------------------------------------------------------------------ the set
+
+    def prepare_data(self) -> None:
+        """Make the graph store if it is missing or stale (see `prepare.prepare_store`)."""
+        prepare_store(
+            self._open_source(),
+            self.store_path,
+            r_target_max=self.r_target_max,
+            progress=self.progress,
+        )
+
+    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
+        """Open the store and find out which structures train, validate and test.
+
+        Raises
+        ------
+        DataError, ConfigError
+            The split does not fit the set (see `split.resolve_split`).
+        """
+        if self._datasets is not None:
+            return
+        store = GraphStore(self.store_path)
+        split = resolve_split(self._wanted_split, self._open_source().split, store.names)
+        split["train"] = limited(split["train"], self.limit_train)
+        self._store = store
+        self._datasets = {
+            part: GraphDataset(store, split[part], self.r_message) for part in PARTS
+        }
+
+    def _open_source(self) -> Source:
+        if self._source is None:
+            self._source = open_source(self.root)
+        return self._source
+
+    def dataset(self, part: str) -> GraphDataset:
+        """Return the graphs of "train", "val" or "test"; call `setup` first."""
+        if self._datasets is None:
+            raise RuntimeError("call prepare_data() and setup() first")
+        return self._datasets[part]
+
+    def train_graphs(self) -> Iterator[Graph]:
+        """Iterate over the training structures one by one, in a fixed order."""
+        dataset = self.dataset("train")
+        return (dataset[number] for number in range(len(dataset)))
+
+    @property
+    def store(self) -> GraphStore:
+        """The graph store; call `setup` first."""
+        return self.dataset("train").store
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Summary of the whole set (see `prepare.summarise`)."""
+        return self.store.report
+
+    @property
+    def basis(self) -> OrbitalBasis:
+        """Shells of all species of the set."""
+        return self.store.basis
+
+    @property
+    def r_target(self) -> dict[str, float]:
+        """Longest target pair of every pair of species, ``{"A-B": Å}``."""
+        return dict(self.report["r_target"])
+
+    @property
+    def n_electrons(self) -> dict[str, float] | None:
+        """Electrons of an atom of every species, None if the data do not tell."""
+        electrons: dict[str, float] | None = self.report["n_electrons"]
+        return electrons
+
+    @property
+    def is_spinful(self) -> bool:
+        """Whether H has spin."""
+        return self.store.is_spinful
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of structures, labels and split, the same wherever the data lie."""
+        state = hashlib.sha256(self.store.fingerprint.encode())
+        for part in PARTS:
+            state.update(f"\n{part}:{','.join(self.dataset(part).names)}".encode())
+        return state.hexdigest()[:16]
+
+    # ------------------------------------------------------------------ batches
+
+    def train_dataloader(self) -> GraphLoader:
+        """Return batches of training structures, within the budget."""
+        return self._loader("train", self.max_pairs, shuffle=self.shuffle, is_even=True)
+
+    def val_dataloader(self) -> GraphLoader:
+        """Return batches of validation structures, in a fixed order."""
+        return self._loader("val", self.max_pairs, shuffle=False, is_even=False)
+
+    def test_dataloader(self) -> GraphLoader:
+        """Return test structures one by one, in the order of the split."""
+        return self._loader("test", 1, shuffle=False, is_even=False)
+
+    def _loader(
+        self, part: str, max_pairs: int, *, shuffle: bool, is_even: bool
+    ) -> GraphLoader:
+        dataset, trainer = self.dataset(part), self.trainer
+        sampler = EdgeBudgetSampler(
+            dataset.sizes,
+            max_pairs,
+            seed=self.seed,
+            shuffle=shuffle,
+            rank=0 if trainer is None else trainer.global_rank,
+            world_size=1 if trainer is None else trainer.world_size,
+            is_even=is_even,
+        )
+        on_gpu = trainer is not None and trainer.strategy.root_device.type == "cuda"
+        return GraphLoader(dataset, sampler, num_workers=self.num_workers, pin_memory=on_gpu)
+
+    def transfer_batch_to_device(
+        self,
+        batch: Graph,
+        device: torch.device,
+        dataloader_idx: int,  # noqa: ARG002
+    ) -> Graph:
+        """Copy a batch; from page-locked memory that goes on while the GPU computes."""
+        return batch.to(device, non_blocking=device.type == "cuda")

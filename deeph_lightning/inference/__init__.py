@@ -1,0 +1,1 @@
+"""Inference: from a checkpoint and a structure to a predicted Hamiltonian."""

@@ -1,0 +1,131 @@
+"""Predict the Hamiltonian of bare structures with the network of a checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ase import Atoms
+
+from deeph_lightning.core.basis import OrbitalBasis, species_labels
+from deeph_lightning.core.operator import Operator
+from deeph_lightning.data.build import graph_from_structure, operator_from_blocks
+from deeph_lightning.data.graph import Graph
+from deeph_lightning.errors import ConfigError
+from deeph_lightning.training.checkpoint import load_model
+
+
+class Predictor:
+    """A trained network, ready to predict.
+
+    Parameters
+    ----------
+    checkpoint
+        Checkpoint file or run folder; the averaged weights are used.
+    precision
+        ``fp32`` or ``fp64``.
+    device
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+
+    Attributes
+    ----------
+    basis
+        Orbitals of every species that the network knows.
+    r_message, r_target
+        Cut-offs of message edges and of H, Å.
+    record
+        What the checkpoint says of itself.
+
+    Raises
+    ------
+    CheckpointError
+        The checkpoint cannot be read.
+    ConfigError
+        There is no such device.
+    """
+
+    def __init__(
+        self, checkpoint: str | Path, precision: str = "fp32", device: str = "auto"
+    ) -> None:
+        self.device = find_device(device)
+        self.precision = precision
+        module, self.record = load_model(checkpoint, is_double=precision == "fp64")
+        self.network = module.model.to(self.device)
+        self.basis: OrbitalBasis = self.network.basis
+        self.r_message = float(self.record["r_message"])
+        self.r_target: dict[str, float] = dict(self.record["r_target"])
+
+    @property
+    def fingerprint(self) -> str:
+        """Short hash of weights and precision: equal ones predict equal numbers."""
+        digest = hashlib.sha256(self.precision.encode())
+        for name, value in self.network.state_dict().items():
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def graph(self, atoms: Atoms) -> Graph:
+        """Return the graph of a structure, pairs from the cut-offs of the checkpoint.
+
+        Raises
+        ------
+        BasisMismatchError
+            The network does not know a species.
+        PhysicsError
+            Two atoms are closer than 0.3 Å.
+        """
+        return graph_from_structure(atoms, self.basis, self.r_message, self.r_target)
+
+    def predict(self, atoms: Atoms) -> Operator:
+        """Predict H of one structure, eV, both halves of every Hermitian couple."""
+        graph = self.graph(atoms)
+        with torch.inference_mode():
+            blocks = self.network(graph.to(self.device))
+        values = {name: block.double().cpu() for name, block in blocks.items()}
+        return operator_from_blocks(graph, values, self.basis, atoms)
+
+    def n_electrons(self, atoms: Atoms) -> float | None:
+        """Return the number of valence electrons, if the training set told it by species."""
+        per_species: Mapping[str, float] = self.record.get("n_electrons") or {}
+        labels = species_labels(atoms).tolist()
+        if not labels or any(label not in per_species for label in labels):
+            return None
+        return float(sum(per_species[label] for label in labels))
+
+    def origin(self, atoms: Atoms) -> dict[str, Any]:
+        """Return what a prediction's ``info.json`` says of how it was made."""
+        digest = hashlib.sha256("".join(species_labels(atoms).tolist()).encode())
+        for values in (atoms.get_positions(), atoms.cell.array, atoms.pbc):
+            digest.update(values.tobytes())
+        return {
+            "by": f"deeph_lightning {self.record['versions']['deeph_lightning']}",
+            "checkpoint": self.record["path"],
+            "network": self.fingerprint,
+            "precision": self.precision,
+            "structure": digest.hexdigest()[:16],
+        }
+
+
+def find_device(name: str) -> torch.device:
+    """Return a device by name; ``auto`` is the GPU where there is one.
+
+    Raises
+    ------
+    ConfigError
+        The name means nothing to torch, or the device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"device = {name}: not usable here ({reason}).\n  Use device=auto or device=cpu.",
+            key="device",
+        ) from None
+    return device

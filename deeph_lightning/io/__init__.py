@@ -1,0 +1,1 @@
+"""Files: reading and writing structures with their operators; no torch."""

@@ -1,0 +1,152 @@
+"""The model contract: what every network shares.
+
+A model maps a graph to flat block tensors on its onsite and target pairs. Trunks differ; heads,
+two-centre baseline, scales and frames live here and in `nn`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from deeph_lightning.core.basis import OrbitalBasis
+from deeph_lightning.errors import ConfigError
+from deeph_lightning.nn.baseline import TwoCentreBaseline
+from deeph_lightning.nn.coupling import BlockCoupling
+from deeph_lightning.nn.edge_frame import EdgeFrames
+from deeph_lightning.nn.heads import HoppingHead, OnsiteHead
+from deeph_lightning.nn.layout import EdgeTensor, Layout
+
+if TYPE_CHECKING:
+    from deeph_lightning.data.graph import Graph
+
+
+class HamiltonianModel(nn.Module):
+    """Base of all networks: ``forward(graph) -> {"H_onsite": flat, "H_hopping": flat}`` in eV.
+
+    Parameters
+    ----------
+    basis
+        ``{species label: [l, l, ...]}``.
+    r_target
+        ``{"A-B": Å}``, labels in sorted order: range of H.
+    r_message
+        Cut-off of message edges, Å.
+    l_max
+        Largest degree of the features.
+    o3
+        Exact inversion symmetry.
+    baseline, r_onsite, n_baseline, component_power
+        See `TwoCentreBaseline`.
+    """
+
+    def __init__(
+        self,
+        basis: Mapping[str, Sequence[int]],
+        r_target: Mapping[str, float],
+        r_message: float,
+        *,
+        l_max: int,
+        o3: bool,
+        baseline: bool,
+        r_onsite: float,
+        n_baseline: int,
+        component_power: float,
+    ) -> None:
+        super().__init__()
+        self.basis = OrbitalBasis({label: tuple(shells) for label, shells in basis.items()})
+        self.r_message, self.l_max, self.o3 = float(r_message), l_max, o3
+        labels = self.basis.labels
+        self.r_target = {key: float(value) for key, value in r_target.items()}
+        shells = [self.basis.shells[label] for label in labels]
+        index = range(len(labels))
+        self.onsite_couplings = {a: BlockCoupling(shells[a], shells[a], o3=o3) for a in index}
+        self.pair_couplings, cutoffs = {}, {}
+        for a in index:
+            for b in range(a, len(labels)):
+                self.pair_couplings[a, b] = BlockCoupling(shells[a], shells[b], o3=o3)
+                cutoffs[a, b] = self.r_target.get(f"{labels[a]}-{labels[b]}", self.r_message)
+        self.baseline = TwoCentreBaseline(
+            self.pair_couplings, self.onsite_couplings, cutoffs, r_onsite=r_onsite,
+            n_basis=n_baseline, component_power=component_power, enabled=baseline,
+        )
+        highest = max(c.layout.l_max for c in self.pair_couplings.values())
+        self.l_frame = max(l_max, highest)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the weights."""
+        return next(self.parameters()).dtype
+
+    def make_layout(
+        self, key: str, natural: Sequence[int], unnatural: Sequence[int]
+    ) -> Layout:
+        """Channels up to l_max; without inversion all channels are of one kind.
+
+        Raises
+        ------
+        ConfigError
+            Fewer entries than l_max + 1.
+        """
+        size = self.l_max + 1
+        for name, counts in ((key, natural), (f"unnatural_{key}", unnatural)):
+            if len(counts) < size:
+                raise ConfigError(
+                    f"model.{name} has {len(counts)} entries, l_max={self.l_max} needs {size} "
+                    f"(degrees 0..{self.l_max}). Give one number of channels for each degree.",
+                    key=f"model.{name}",
+                )
+        if self.o3:
+            return Layout.of(natural[:size], unnatural[:size])
+        return Layout.of([n + u for n, u in zip(natural[:size], unnatural[:size], strict=True)])
+
+    def build_heads(self, layout: Layout, pair_layout: Layout, onsite_layout: Layout) -> None:
+        """Create the shared read-outs for node and edge features of the given layouts."""
+        self.onsite_head = OnsiteHead((layout, onsite_layout), self.onsite_couplings)
+        self.hopping_head = HoppingHead(pair_layout, self.pair_couplings, o3=self.o3)
+
+    def geometry(self, graph: Graph) -> tuple[EdgeFrames, Tensor]:
+        """Frames of all pairs and their distances ``(P,)``, Å, float64."""
+        frames = EdgeFrames.from_vectors(graph.pair_vector, self.l_frame, dtype=self.dtype)
+        return frames, torch.linalg.vector_norm(graph.pair_vector.double(), dim=-1)
+
+    @staticmethod
+    def embed(species: Tensor, embedding: nn.Embedding, layout: Layout) -> Tensor:
+        """Node tensor ``(A, F)`` whose scalars are the species embedding."""
+        scalars = embedding(species)
+        x = scalars.new_zeros(len(species), layout.node_size)
+        start = 0
+        for first, channels in layout.degree_columns("natural", 0):
+            x[:, first : first + channels] = scalars[:, start : start + channels]
+            start += channels
+        return x
+
+    def species_pair(self, graph: Graph) -> Tensor:
+        """Number of the unordered species pair of every pair, ``(P,)``."""
+        first, second = graph.species[graph.pair_i], graph.species[graph.pair_j]
+        low, high = torch.minimum(first, second), torch.maximum(first, second)
+        return high * (high + 1) // 2 + low
+
+    def read_out(
+        self, graph: Graph, x: Tensor, summed: Tensor, hidden: EdgeTensor, frames: EdgeFrames,
+        distance: Tensor,
+    ) -> dict[str, Tensor]:
+        """Heads: node features, neighbour sums and pair features to blocks, eV."""
+        return {
+            "H_onsite": self.onsite_head(x, summed, graph, self.baseline),
+            "H_hopping": self.hopping_head(hidden, frames.blocks, distance, graph, self.baseline),
+        }
+
+    def fit_statistics(self, graphs: Callable[[], Iterable[Graph]]) -> None:
+        """Fit baseline and target scales to labelled graphs; call once before training."""
+        highest = max(max(shells) for shells in self.basis.shells.values())
+
+        def hopping(graph: Graph) -> dict:
+            vector = graph.pair_vector[: graph.n_target]
+            frames = EdgeFrames.from_vectors(vector, highest, dtype=torch.float64)
+            return self.hopping_head.coefficients(graph, frames.blocks)
+
+        self.baseline.fit(graphs, hopping, self.onsite_head.coefficients)

@@ -1,0 +1,216 @@
+"""ELCT: the equivariant local-coordinate transformer (DeepH-2, arXiv:2401.17015), from the paper.
+
+Every edge operation happens in the frame of its bond, where an equivariant map is one small
+matrix per order m. Each stored pair stands for both its directions, pair features never leave
+their frame, messages travel along short edges only and the many long target pairs see one cheap
+head. With ``o3`` (default) inversion is exact: natural and unnatural channels are stacked by
+mirror parity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from deeph_lightning.models.base import HamiltonianModel
+from deeph_lightning.nn.attention import SmoothAttention
+from deeph_lightning.nn.layout import EdgeTensor, Layout, rotate_to_edges, rotate_to_nodes
+from deeph_lightning.nn.node import NodeFeedForward, NodeLinear, NodeNorm
+from deeph_lightning.nn.radial import RadialBasis, polynomial_envelope
+from deeph_lightning.nn.scatter import Segments
+from deeph_lightning.nn.so2 import EdgeActivation, SO2Linear
+
+if TYPE_CHECKING:
+    from deeph_lightning.data.graph import Graph
+    from deeph_lightning.nn.edge_frame import EdgeFrames
+
+
+class ELCTBlock(nn.Module):
+    """One transformer block: edge convolution, attention over neighbours, feed-forward.
+
+    Parameters
+    ----------
+    layout, pair_layout
+        Channels of node and pair features.
+    n_radial
+        Size of the radial embedding.
+    n_heads
+        Attention heads; 0 sums neighbours with the cut-off envelope alone.
+    o3
+        Exact inversion symmetry.
+    first
+        The first block receives no pair features.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        pair_layout: Layout,
+        *,
+        n_radial: int,
+        n_heads: int,
+        o3: bool,
+        first: bool,
+    ) -> None:
+        super().__init__()
+        self.layout = layout
+        self.norm = NodeNorm(layout)
+        self.activation = EdgeActivation(pair_layout, n_radial, n_heads)
+        inputs = [layout] if first else [layout, pair_layout]
+        self.mix = SO2Linear(inputs, pair_layout, extra=self.activation.extra, o3=o3)
+        self.pair_out = SO2Linear([pair_layout], pair_layout, o3=o3)
+        self.message = SO2Linear([pair_layout], layout, o3=o3)
+        self.attention = SmoothAttention(layout, n_heads)
+        self.node_out = NodeLinear(layout, layout, gain=0.5)
+        self.feed_norm = NodeNorm(layout)
+        self.feed = NodeFeedForward(layout)
+
+    def forward(
+        self,
+        x: Tensor,
+        pair: EdgeTensor | None,
+        frames: EdgeFrames,
+        radial: Tensor,
+        envelope: Tensor,
+        segments: Segments,
+    ) -> tuple[Tensor, EdgeTensor]:
+        """Update node features ``(A, F)`` and pair features."""
+        ends = self.norm(x).index_select(0, segments.receiver).chunk(2)
+        inputs = [rotate_to_edges(*ends, frames, self.layout)]
+        if pair is not None:
+            inputs.append(pair)
+        hidden, logit = self.activation(*self.mix(*inputs), radial)
+        update = as_edge(*self.pair_out(hidden))
+        if pair is not None:
+            update = EdgeTensor(pair.zero + update.zero, pair.rest + update.rest)
+        message = rotate_to_nodes(as_edge(*self.message(hidden)), frames, self.layout)
+        x = x + self.node_out(self.attention(message, logit, envelope, segments))
+        return x + self.feed(self.feed_norm(x)), update
+
+
+class ELCT(HamiltonianModel):
+    """Equivariant local-coordinate transformer.
+
+    Parameters
+    ----------
+    basis
+        ``{species label: [l, l, ...]}``.
+    r_target
+        ``{"A-B": Å}`` range of H per pair of species labels.
+    r_message
+        Cut-off of the message edges, Å.
+    l_max
+        Largest degree of the features. H needs 2 l of the basis; less loses accuracy.
+    channels, unnatural_channels
+        Node channels of degree 0, 1, ...; the first l_max + 1 are used.
+    pair_channels, unnatural_pair_channels
+        The same for pair features.
+    head_channels, unnatural_head_channels
+        The same for the features that the head rotates to every target pair.
+    n_blocks, n_heads
+        Depth; attention heads (0: no attention, envelope-weighted sum).
+    n_radial
+        Gaussians of the radial basis, and size of its embedding.
+    o3
+        Exact inversion symmetry.
+    baseline
+        Use the two-centre baseline; without it the network learns all of H.
+    r_onsite
+        Range of the crystal-field functions of the onsite baseline, Å.
+    n_baseline
+        Radial functions of the baseline.
+    component_power
+        Exponent of the per-component target scale, see `PairBaseline`.
+    """
+
+    def __init__(
+        self,
+        basis: Mapping[str, Sequence[int]],
+        r_target: Mapping[str, float],
+        r_message: float,
+        l_max: int,
+        channels: Sequence[int],
+        unnatural_channels: Sequence[int],
+        pair_channels: Sequence[int],
+        unnatural_pair_channels: Sequence[int],
+        head_channels: Sequence[int],
+        unnatural_head_channels: Sequence[int],
+        n_blocks: int,
+        n_heads: int,
+        n_radial: int,
+        o3: bool,
+        baseline: bool,
+        r_onsite: float,
+        n_baseline: int,
+        component_power: float,
+    ) -> None:
+        super().__init__(
+            basis, r_target, r_message, o3=o3, baseline=baseline, r_onsite=r_onsite,
+            n_baseline=n_baseline, component_power=component_power, l_max=l_max,
+        )
+        layout = self.make_layout("channels", channels, unnatural_channels)
+        pair_layout = self.make_layout("pair_channels", pair_channels, unnatural_pair_channels)
+        head_layout = self.make_layout("head_channels", head_channels, unnatural_head_channels)
+        self.layout, self.head_layout = layout, head_layout
+        n_species = len(self.basis.labels)
+        self.embedding = nn.Embedding(n_species, layout.natural[0])
+        self.pair_embedding = nn.Embedding(n_species * (n_species + 1) // 2, n_radial)
+        self.radial_basis = RadialBasis(n_radial, 0.8, max(self.r_target.values()))
+        self.radial = nn.Sequential(nn.Linear(n_radial, n_radial), nn.SiLU())
+        self.blocks = nn.ModuleList(
+            ELCTBlock(
+                layout, pair_layout, n_radial=n_radial, n_heads=n_heads, o3=o3, first=n == 0
+            )
+            for n in range(n_blocks)
+        )
+        self.norm = NodeNorm(layout)
+        self.onsite_edge = SO2Linear([pair_layout], head_layout, o3=o3)
+        self.head_node = NodeLinear(layout, head_layout)
+        self.head_radial = nn.Sequential(nn.Linear(n_radial, n_radial), nn.SiLU())
+        self.head_activation = EdgeActivation(pair_layout, n_radial)
+        extra = self.head_activation.extra
+        self.head_mix = SO2Linear([head_layout], pair_layout, extra=extra, o3=o3)
+        self.head_pair = SO2Linear([pair_layout], pair_layout, extra=extra, o3=o3)
+        self.build_heads(layout, pair_layout, head_layout)
+
+    def forward(self, graph: Graph) -> dict[str, Tensor]:
+        """Predict the blocks of all onsite and target pairs, flat, eV."""
+        frames, distance = self.geometry(graph)
+        edges = graph.edge_pair
+        edge_frames = frames.select(edges)
+        receiver = torch.cat([graph.pair_i[edges], graph.pair_j[edges]])
+        segments = Segments(receiver, graph.species.shape[0])
+        envelope = polynomial_envelope(distance[edges], self.r_message).to(self.dtype)
+        species_pair = self.pair_embedding(self.species_pair(graph))
+        gaussians = self.radial_basis(distance).to(self.dtype) + species_pair
+        radial = self.radial(gaussians.index_select(0, edges))
+        x, pair = self.embed(graph.species, self.embedding, self.layout), None
+        for block in self.blocks:
+            x, pair = block(x, pair, edge_frames, radial, envelope, segments)
+        x = self.norm(x)
+
+        local = as_edge(*self.onsite_edge(pair))
+        message = rotate_to_nodes(local, edge_frames, self.head_layout)
+        summed = segments.sum(message * envelope.repeat(2)[:, None])
+
+        n = graph.n_target
+        ends = torch.cat([graph.pair_i[:n], graph.pair_j[:n]])
+        own = self.head_node(x).index_select(0, ends).chunk(2)
+        own = rotate_to_edges(*own, frames.first(n), self.head_layout)
+        known = edges < n
+        short, damping = edges[known], envelope[known, None]
+        near = EdgeTensor(pair.zero[:, known] * damping, pair.rest[:, :, known] * damping)
+        parts = [
+            far.index_add(far.ndim - 2, short, close)
+            for far, close in zip(self.head_mix(own), self.head_pair(near), strict=True)
+        ]
+        hidden, _ = self.head_activation(*parts, self.head_radial(gaussians[:n]))
+        return self.read_out(graph, x, summed, hidden, frames.first(n), distance[:n])
+
+
+def as_edge(natural: Tensor, unnatural: Tensor, rest: Tensor) -> EdgeTensor:
+    """Join what `SO2Linear` returns."""
+    return EdgeTensor(torch.cat([natural, unnatural], -1), rest)

@@ -1,0 +1,1 @@
+"""Equivariant building blocks: Wigner matrices, edge frames, SO(2) layers, heads, baseline."""

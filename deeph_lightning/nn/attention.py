@@ -1,0 +1,58 @@
+"""Attention over neighbours whose weights vanish smoothly at the cut-off."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from deeph_lightning.nn.layout import Layout
+from deeph_lightning.nn.scatter import Segments
+
+#: Logits are bounded by this, so that no maximum must be subtracted (which would not be smooth).
+_MAX_LOGIT = 6.0
+#: Constant in the denominator: a lone neighbour leaves without a jump.
+_EPS = 0.1
+
+
+class SmoothAttention(nn.Module):
+    """Smooth multi-head attention weights of directed edges.
+
+    ``alpha = u exp(s) / (eps + sum_k u_k exp(s_k))`` with the envelope u, multiplied by u and by
+    the root of the number of neighbours felt (methods 3.3).
+
+    Parameters
+    ----------
+    layout
+        Channels of the messages; heads are contiguous groups of the channels of each degree.
+    n_heads
+        Heads; 0 weights by the envelope alone.
+    """
+
+    def __init__(self, layout: Layout, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        columns: list[int] = []
+        position: dict[tuple[str, int], int] = {}
+        for tower in layout.towers:
+            for l in range(tower.l_first, tower.l_last + 1):
+                first = position.get((tower.parity, l), 0)
+                count = getattr(layout, tower.parity)[l]
+                heads = [(first + c) * n_heads // count for c in range(tower.channels)]
+                columns += heads * (2 * l + 1)
+                position[tower.parity, l] = first + tower.channels
+        self.register_buffer("head", torch.tensor(columns), persistent=False)
+
+    def forward(
+        self, message: Tensor, logit: Tensor, envelope: Tensor, segments: Segments
+    ) -> Tensor:
+        """Sum messages ``(2P, F)`` with logits ``(2, P, heads)`` and envelope ``(P,)``."""
+        envelope = envelope.repeat(2)[:, None]
+        if not self.n_heads:
+            return segments.sum(message * envelope)
+        bounded = _MAX_LOGIT * torch.tanh(logit.flatten(0, 1) / _MAX_LOGIT)
+        score = bounded.exp() * envelope  # (2P, heads)
+        total = segments.sum(score)
+        degree = segments.sum(envelope)
+        norm = degree.sqrt() / (_EPS + total)
+        weight = score * norm.index_select(0, segments.receiver) * envelope
+        return segments.sum(message * weight.index_select(1, self.head))

@@ -1,0 +1,1 @@
+"""Physics from operators: eigenvalues, Fermi level, bands; no torch."""

@@ -1,0 +1,1 @@
+"""Training: module, losses, metrics, optimisation, checkpoints, and the run that ties them."""

@@ -1,0 +1,76 @@
+"""The record of where a run took place, and settings of the process."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deeph_lightning.training.checkpoint import version_of
+
+_PACKAGES = ("deeph_lightning", "torch", "lightning", "numpy", "e3nn", "hydra-core", "h5py", "ase")
+
+
+def environment_record(**more: Any) -> dict[str, Any]:
+    """Return versions, commit, device and threads, with further plain entries."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version_of(name) for name in _PACKAGES},
+        "git": _commit(),
+        "device": _devices(),
+        "threads": torch.get_num_threads(),
+        "command": sys.argv,
+        **more,
+    }
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file under a temporary name, then rename it."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def set_threads(num_threads: int | None) -> None:
+    """Set the CPU threads; null takes all cores unless OMP_NUM_THREADS says otherwise."""
+    if num_threads is None and "OMP_NUM_THREADS" not in os.environ:
+        has_affinity = hasattr(os, "sched_getaffinity")
+        num_threads = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+
+
+def _devices() -> list[str]:
+    if torch.cuda.is_available():
+        return [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
+    return [platform.processor() or platform.machine()]
+
+
+def _commit() -> dict[str, Any]:
+    """Return commit and state of the checkout that the package runs from, if it is one."""
+    root = Path(__file__).resolve().parent.parent.parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(  # noqa: S603
+                ["git", "-C", str(root), *arguments],  # noqa: S607
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    if not (root / ".git").exists():
+        return {"commit": None, "is_dirty": None}
+    status = git("status", "--porcelain")
+    return {"commit": git("rev-parse", "HEAD"), "is_dirty": None if status is None else bool(status)}

@@ -1,0 +1,168 @@
+"""From a checkpoint and any structure to DeepH folders."""
+
+from __future__ import annotations
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import graphene, molecule
+from omegaconf import OmegaConf
+
+from deeph_lightning.config.paths import CONF_DIR
+from deeph_lightning.errors import (
+    BasisMismatchError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    FormatError,
+    PhysicsError,
+)
+from deeph_lightning.inference.predict import Predictor
+from deeph_lightning.io.formats import read_structure_folder
+from deeph_lightning.io.structures import read_structures
+from deeph_lightning.predict import run
+from deeph_lightning.training.module import HamiltonianModule
+
+TINY = {
+    "channels": [4, 2, 2, 2, 2], "unnatural_channels": [0, 1, 1, 1, 1],
+    "pair_channels": [4, 2, 2, 2, 2], "unnatural_pair_channels": [0, 1, 1, 1, 1],
+    "head_channels": [4, 2, 2, 2, 2], "unnatural_head_channels": [0, 1, 1, 1, 1],
+    "n_blocks": 1, "n_heads": 1, "n_radial": 4, "n_baseline": 4, "r_message": 2.0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A checkpoint of an untrained small ELCT for C and H."""
+    torch.manual_seed(0)
+    node = OmegaConf.to_container(OmegaConf.load(CONF_DIR / "model" / "elct.yaml"))
+    node |= {name: value for name, value in TINY.items() if name in node}
+    node |= {
+        "basis": {"C": [0, 1], "H": [0]},
+        "r_target": {"C-C": 3.0, "C-H": 2.5, "H-H": 2.0},
+    }
+    loss = {"_target_": "deeph_lightning.training.losses.HamiltonianLoss", "terms": {"mae": 1.0}}
+    module = HamiltonianModule(model=node, loss=loss, about={"n_electrons": {"C": 4.0, "H": 1.0}})
+    path = tmp_path_factory.mktemp("run") / "checkpoints" / "best.ckpt"
+    path.parent.mkdir()
+    content = {
+        "state_dict": module.state_dict(),
+        "hyper_parameters": dict(module.hparams),
+        "deeph": dict(module.record()),
+    }
+    torch.save(content, path)
+    return path
+
+
+def sheet(seed: int = 0) -> Atoms:
+    atoms = graphene(vacuum=5.0)
+    atoms.pbc = True
+    atoms.rattle(0.05, seed=seed)
+    return atoms
+
+
+def predict(checkpoint, structure, output, **options):
+    cfg = OmegaConf.load(CONF_DIR / "predict.yaml")
+    del cfg["hydra"]
+    given = {"checkpoint": str(checkpoint), "structure": str(structure), "output": str(output)}
+    return run(OmegaConf.merge(cfg, given, {"device": "cpu", "num_threads": 1, **options}))
+
+
+def test_one_structure_becomes_one_folder(checkpoint, tmp_path):
+    ase.io.write(tmp_path / "POSCAR", sheet(), direct=True)
+    (folder,) = predict(checkpoint, tmp_path / "POSCAR", tmp_path / "out")
+    assert folder == tmp_path / "out"
+    system = read_structure_folder(folder)
+    assert system.n_electrons == 8
+    assert system.basis.shells == {"C": (0, 1), "H": (0,)}
+    system.H.check_hermitian(1e-12)
+    (atoms,) = read_structures(tmp_path / "POSCAR")
+    expected = Predictor(checkpoint, device="cpu").predict(atoms)
+    np.testing.assert_array_equal(system.H.values, expected.values)
+    distances = system.H.pairs.distances(system.atoms)
+    assert 2.0 < distances.max() < 3.0  # the range stored in the checkpoint
+    assert system.info["prediction"]["precision"] == "fp32"
+
+
+def test_a_run_folder_and_fp64(checkpoint, tmp_path):
+    ase.io.write(tmp_path / "POSCAR", sheet())
+    run_dir = checkpoint.parent.parent
+    (single,) = predict(run_dir, tmp_path / "POSCAR", tmp_path / "a")
+    (double,) = predict(run_dir, tmp_path / "POSCAR", tmp_path / "b", precision="fp64")
+    a, b = (read_structure_folder(folder).H for folder in (single, double))
+    assert np.abs(a.values - b.values).max() < 1e-4 * np.abs(b.values).max()
+    assert not np.array_equal(a.values, b.values)
+
+
+def test_many_structures_of_many_kinds(checkpoint, tmp_path):
+    source = tmp_path / "in"
+    (source / "deep" / "one").mkdir(parents=True)
+    ase.io.write(source / "deep" / "one" / "POSCAR", sheet(1))
+    ase.io.write(source / "frames.extxyz", [sheet(2), sheet(3)])
+    ase.io.write(source / "x.cif", sheet(4))
+    folders = predict(checkpoint, source, tmp_path / "out")
+    names = [str(folder.relative_to(tmp_path / "out")) for folder in folders]
+    assert names == ["frames_0", "frames_1", "x", "deep/one"]
+    assert all(read_structure_folder(folder).H is not None for folder in folders)
+    # the output is input again
+    again = predict(checkpoint, tmp_path / "out", tmp_path / "again")
+    first, second = (read_structure_folder(f[0]).H for f in (sorted(folders), sorted(again)))
+    assert np.abs(first.values - second.values).max() < 1e-5
+
+
+def test_a_molecule_has_no_images(checkpoint, tmp_path):
+    ase.io.write(tmp_path / "ch4.xyz", molecule("CH4"))
+    (folder,) = predict(checkpoint, tmp_path / "ch4.xyz", tmp_path / "out")
+    H = read_structure_folder(folder).H
+    assert not H.pairs.R.any()
+    assert len(H.pairs) == 25
+
+
+def test_errors_come_before_anything_is_written(checkpoint, tmp_path):
+    good, bad, close = sheet(), sheet(), sheet()
+    bad.symbols[0] = "N"
+    close.positions[1] = close.positions[0] + 0.1
+    for name, atoms, error in (("n", bad, BasisMismatchError), ("close", close, PhysicsError)):
+        ase.io.write(tmp_path / f"{name}.extxyz", [good, atoms])
+        with pytest.raises(error, match=f"{name}_1"):
+            predict(checkpoint, tmp_path / f"{name}.extxyz", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+    with pytest.raises(DataError, match="no such file"):
+        predict(checkpoint, tmp_path / "none", tmp_path / "out")
+    (tmp_path / "text.cif").write_text("not a structure")
+    with pytest.raises(FormatError, match="ASE cannot read"):
+        predict(checkpoint, tmp_path / "text.cif", tmp_path / "out")
+    with pytest.raises(CheckpointError, match="does not exist"):
+        predict(tmp_path / "none.ckpt", tmp_path / "n.extxyz", tmp_path / "out")
+    with pytest.raises(ConfigError, match="output.*cannot be written"):
+        predict(checkpoint, tmp_path / "n.extxyz", tmp_path / "text.cif" / "out")
+    with pytest.raises(ConfigError, match="device = gpu7"):
+        predict(checkpoint, tmp_path / "n.extxyz", tmp_path / "out", device="gpu7")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no structure"):
+        predict(checkpoint, tmp_path / "empty", tmp_path / "out")
+
+
+def test_what_is_there_is_skipped_or_refused(checkpoint, tmp_path):
+    ase.io.write(tmp_path / "a.extxyz", [sheet(1), sheet(2)])
+    folders = predict(checkpoint, tmp_path / "a.extxyz", tmp_path / "out")
+    before = [(f / "hamiltonian.h5").stat().st_mtime_ns for f in folders]
+    (folders[1] / "hamiltonian.h5").unlink()  # as if stopped before the second
+    predict(checkpoint, tmp_path / "a.extxyz", tmp_path / "out")
+    after = [(f / "hamiltonian.h5").stat().st_mtime_ns for f in folders]
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+
+    ase.io.write(tmp_path / "a.extxyz", [sheet(1), sheet(3)])
+    with pytest.raises(DataError, match="overwrite=true"):
+        predict(checkpoint, tmp_path / "a.extxyz", tmp_path / "out")
+    predict(checkpoint, tmp_path / "a.extxyz", tmp_path / "out", overwrite=True)
+    assert np.allclose(read_structure_folder(folders[1]).atoms.positions, sheet(3).positions)
+
+    # a calculation is never replaced by a prediction
+    info = folders[0] / "info.json"
+    info.write_text(info.read_text().replace('"prediction"', '"other"'))
+    with pytest.raises(DataError, match="not a prediction"):
+        predict(checkpoint, tmp_path / "a.extxyz", tmp_path / "out", overwrite=True)

@@ -1,0 +1,22 @@
+"""The tolerances of the tests; a test writes no literal of its own."""
+
+#: Sums and products of a few float64 numbers of order one.
+FLOAT64 = 1e-12
+#: Eigenvalues of float64 matrices of order ten, well conditioned.
+EIGENVALUE = 1e-10
+#: Eigenvalues (eV) of generalised problems whose overlap goes down to 1e-3.
+EIGENVALUE_DFT = 1e-9
+#: Wigner matrices to l = 6, least squares on random points included.
+WIGNER = 1e-11
+#: Two-centre form of overlaps: ABACUS rounded to 2^-24 (formats.md 14), OpenMX.
+TWO_CENTRE_ABACUS = 5e-6
+TWO_CENTRE_OPENMX = 1e-11
+#: What a wrong orbital order leaves of it at least.
+TWO_CENTRE_WRONG = 0.1
+#: Eigenvalues (eV) of the rounded graphene set against the code's own.
+ROUNDED_EIGENVALUE = 5e-5
+#: Bands (eV) of a file made by another program from the same H and S.
+BANDS_FILE = 1e-8
+#: Rotational noise of DFT grids: H in eV, S.
+DFT_ROTATION_H = 5e-4
+DFT_ROTATION_S = 1e-5
