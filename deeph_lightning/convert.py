@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from omegaconf import DictConfig
+from typing import TYPE_CHECKING, Any
 
 from deeph_lightning.config.entry import start
 from deeph_lightning.config.paths import check_writable
@@ -15,6 +12,11 @@ from deeph_lightning.config.targets import listed, nearest
 from deeph_lightning.config.validate import resolve
 from deeph_lightning.errors import ConfigError, DataError
 from deeph_lightning.io.formats import READERS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +94,8 @@ def run(cfg: DictConfig) -> list[Path]:
     if conversion.failures:
         lines = [f"  {name}: {text}" for name, text in list(conversion.failures.items())[:20]]
         msg = (
-            f"{len(conversion.failures)} of {len(conversion.names)} structures of {source} were "
-            f"not converted ({listed(conversion.failures)}).\n" + "\n".join(lines) + "\n"
+            f"{len(conversion.failures)} of {len(conversion.names)} structures of {source} "
+            f"were not converted ({listed(conversion.failures)}).\n" + "\n".join(lines) + "\n"
             "  Repair them and repeat the command; what is converted already is skipped."
         )
         raise DataError(msg, path=source)

@@ -19,8 +19,8 @@ from deeph_lightning.io.source import open_source
 
 OUTPUT = Path(__file__).resolve().parent.parent / "data" / "graphene" / "graphene.h5"
 PROVENANCE = (
-    "Graphene, snapshots of Langevin dynamics at 300 K; ABACUS 3.8, PBE, ONCV PBE-1.0, C 2s2p1d "
-    "(8 au, 100 Ry), 100 Ry. See README.md beside this file."
+    "Graphene, snapshots of Langevin dynamics at 300 K; ABACUS 3.8, PBE, ONCV PBE-1.0, "
+    "C 2s2p1d (8 au, 100 Ry), 100 Ry. See README.md beside this file."
 )
 
 
@@ -45,8 +45,8 @@ def main() -> int:
     digest = hashlib.sha256(args.output.read_bytes()).hexdigest()
     parts = {part: len(names) for part, names in (source.split or {}).items()}
     lines = [
-        f"{args.output}: {args.output.stat().st_size / 1e6:.2f} MB, {len(source.names)} "
-        f"structures {parts}, {time.perf_counter() - begin:.0f} s",
+        f"{args.output}: {args.output.stat().st_size / 1e6:.2f} MB",
+        f"{len(source.names)} structures {parts}, {time.perf_counter() - begin:.0f} s",
         *(f"largest loss of an element of {key}: {value:.2e}" for key, value in loss.items()),
         f"sha256 {digest}",
     ]

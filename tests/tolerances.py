@@ -20,3 +20,12 @@ BANDS_FILE = 1e-8
 #: Rotational noise of DFT grids: H in eV, S.
 DFT_ROTATION_H = 5e-4
 DFT_ROTATION_S = 1e-5
+#: Equivariance of a whole network, relative to the largest element.
+MODEL_FLOAT64 = 1e-10
+MODEL_FLOAT32 = 1e-5
+#: Blocks of a repeated cell against those of the cell, float32, relative.
+REPEATED_CELL = 1e-5
+#: Derivatives of a network against central differences, relative.
+DERIVATIVE = 1e-5
+#: A smoke bound for bfloat16 matrix products, relative to what the network adds.
+MODEL_BFLOAT16 = 5e-2

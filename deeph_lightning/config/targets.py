@@ -172,25 +172,41 @@ def _check_scalars(function: Callable[..., Any], node: Mapping[str, Any], key: s
         hints = typing.get_type_hints(call)
     except (NameError, TypeError, AttributeError):
         return  # annotations that cannot be evaluated say nothing
+    parameters = inspect.signature(function).parameters
     for name, value in node.items():
-        allowed = _scalar_types(hints.get(name))
-        if not allowed or not isinstance(value, _SCALARS):
+        if name not in hints or name not in parameters or not isinstance(value, _SCALARS):
             continue
-        is_match = type(value) in allowed or (type(value) is int and float in allowed)
-        if not is_match:
-            expected = " or ".join(t.__name__ if t is not type(None) else "null" for t in allowed)
-            raise ConfigError(
-                f"{key}.{name} = {value!r} is of type {type(value).__name__}, expected "
-                f"{expected}.\n  Correct it on the command line: {key}.{name}=VALUE",
-                key=f"{key}.{name}",
-            )
+        if value is None and parameters[name].default is None:
+            continue
+        members = _members(hints[name])
+        if any(_allows(member, value) for member in members):
+            continue
+        expected = " or ".join(getattr(m, "__name__", str(m)) for m in members)
+        raise ConfigError(
+            f"{key}.{name} = {value!r} is of type {type(value).__name__}, expected "
+            f"{expected.replace('NoneType', 'null')}.\n"
+            f"  Correct it on the command line: {key}.{name}=VALUE",
+            key=f"{key}.{name}",
+        )
 
 
-def _scalar_types(hint: object) -> tuple[type, ...]:
-    """Return the types of an annotation that is made of scalars only, else nothing."""
-    origin = typing.get_origin(hint)
-    members = typing.get_args(hint) if origin in (typing.Union, types.UnionType) else (hint,)
-    return tuple(members) if all(m in _SCALARS for m in members) else ()  # type: ignore[arg-type]
+def _members(hint: object) -> tuple[object, ...]:
+    """Return the alternatives of an annotation."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return tuple(m for part in typing.get_args(hint) for m in _members(part))
+    return (hint,)
+
+
+def _allows(member: object, value: object) -> bool:
+    """Whether a scalar may be given for one alternative; what cannot be told is allowed."""
+    if typing.get_origin(member) is typing.Literal:
+        return value in typing.get_args(member)
+    kind = typing.get_origin(member) or member
+    if not isinstance(kind, type):
+        return True
+    if kind in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, kind) or (kind is float and isinstance(value, int))
 
 
 def build(node: Mapping[str, Any], *, key: str, **extra: Any) -> Any:

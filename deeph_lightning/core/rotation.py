@@ -142,4 +142,4 @@ def spin_rotation(Q: ArrayLike) -> NDArray[np.complex128]:
     rotation = check_orthogonal(Q)
     proper = rotation * np.sign(np.linalg.det(rotation))
     x, y, z, w = Rotation.from_matrix(proper).as_quat()
-    return np.array([[w - 1j * z, y - 1j * x], [-y - 1j * x, w + 1j * z]])
+    return np.array([[w - 1j * z, -y - 1j * x], [y - 1j * x, w + 1j * z]])

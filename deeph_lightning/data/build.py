@@ -227,14 +227,14 @@ def _array(values: Tensor | NDArray[np.floating]) -> NDArray[np.generic]:
 
 def _atoms_of(graph: Graph, basis: OrbitalBasis) -> Atoms:
     labels = np.array(basis.labels)[_array(graph.species)]
-    symbols = {label: _symbol(label) for label in basis.labels}
+    symbols = [_symbol(label) for label in labels.tolist()]
     atoms = Atoms(
-        [symbols[label] for label in labels.tolist()],
+        symbols,
         positions=_array(graph.position),
         cell=_array(graph.cell[0]),
         pbc=True,
     )
-    if any(symbol != label for label, symbol in symbols.items()):
+    if symbols != labels.tolist():
         atoms.set_array("species", labels)
     atoms.info["name"] = graph.name[0]
     return atoms

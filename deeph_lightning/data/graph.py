@@ -58,6 +58,11 @@ class Graph:
         Orbitals of every species of the basis.
     name
         Name of each structure.
+    wigner
+        ``(P, n)``, Wigner matrices of the pairs' frames; like the next two, constants of the
+        positions that a model has worked out (`HamiltonianModel.prepare`), else None.
+    baseline_hopping, baseline_onsite
+        Two-centre baseline, flat, eV, in the layout of the labels.
     H_hopping, H_onsite
         Labels, flat, eV, in the order of target pairs and of atoms; None for prediction.
     H_hopping_mask
@@ -82,6 +87,9 @@ class Graph:
     edge_pair: Tensor
     n_orb: list[int]
     name: list[str]
+    wigner: Tensor | None = None
+    baseline_hopping: Tensor | None = None
+    baseline_onsite: Tensor | None = None
     H_hopping: Tensor | None = None
     H_onsite: Tensor | None = None
     H_hopping_mask: Tensor | None = None
@@ -142,7 +150,7 @@ def block_sizes(n_orb: Sequence[int]) -> list[int]:
 def collate(graphs: Sequence[Graph]) -> Graph:
     """Join graphs of one basis to a batch; see the module for the order of its pairs.
 
-    A label that one of the graphs lacks is None in the batch.
+    What one of the graphs lacks is None in the batch.
     """
     if len(graphs) == 1:
         return graphs[0]
@@ -163,12 +171,17 @@ def collate(graphs: Sequence[Graph]) -> Graph:
         **{key: join(key) for key in ("pair_R", "pair_vector", "pair_type")},
     }
     labels: dict[str, Tensor | None] = dict.fromkeys(
-        ("H_onsite", "S_onsite", "H_hopping", "S_hopping", "H_hopping_mask")
+        (
+            *("H_onsite", "S_onsite", "H_hopping", "S_hopping", "H_hopping_mask"),
+            *("wigner", "baseline_onsite", "baseline_hopping"),
+        )
     )
     for key in labels:
         if any(getattr(g, key) is None for g in graphs):
             continue
-        if key.endswith("_onsite"):
+        if key == "wigner":
+            labels[key] = join(key)[order]
+        elif key.endswith("_onsite"):
             labels[key] = join(key)
         else:
             is_mask = key == "H_hopping_mask"

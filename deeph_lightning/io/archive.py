@@ -22,14 +22,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
 
 from deeph_lightning.core.basis import OrbitalBasis, species_labels
 from deeph_lightning.core.operator import Operator
@@ -40,6 +38,11 @@ from deeph_lightning.io.formats import UNITS, Header, SystemData, checked
 from deeph_lightning.io.info import Info, info_of
 from deeph_lightning.io.quantise import grid_exponent, pack, storage_order, unpack
 from deeph_lightning.io.split import Split, check_split, unknown_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
 FORMAT = "deeph_lightning archive"
 SCHEMA_VERSION = 1
@@ -110,7 +113,9 @@ def write_archive(
             group = file.create_group(f"structures/{system.name}")
             for key, op in system.operators():
                 tolerance = tolerance_H if UNITS[key] == "eV" else tolerance_S
-                lost = _write_operator(group.create_group(key), op.scaled(UNITS[key]), tolerance)
+                lost = _write_operator(
+                    group.create_group(key), op.scaled(UNITS[key]), tolerance
+                )
                 loss[key] = max(loss.get(key, 0.0), lost)
             checksums[system.name] = _write_structure(group, system)
         if common is None:
@@ -259,11 +264,12 @@ def _read_structure(group: h5py.Group, name: str, checksum: str, path: Path) -> 
 def _write_operator(group: h5py.Group, op: Operator, tolerance: float) -> float:
     """Write one Hermitian half; return the largest loss of an element of the whole operator."""
     kept = op.half()
-    order, exponent = storage_order(kept), grid_exponent(tolerance)
+    is_complex = bool(np.iscomplexobj(kept.values))
+    order = storage_order(kept)
+    exponent = grid_exponent(tolerance / (np.sqrt(2) if is_complex else 1))
     planes = pack(kept, order, exponent)
     rows = kept.pairs.rows[order]
     sizes = np.diff(kept.offsets)
-    is_complex = bool(np.iscomplexobj(kept.values))
     values = unpack(planes, sizes, order, exponent, is_complex)
     small = np.int16 if np.abs(rows).max(initial=0) < 2**15 else np.int64
     packed = {"compression": "gzip", "compression_opts": 9}
@@ -334,7 +340,7 @@ def _digest(*arrays: NDArray[Any]) -> str:
     """Return the hash of arrays: little-endian bytes, -0.0 as 0.0."""
     state = hashlib.sha256()
     for array in arrays:
-        state.update(np.ascontiguousarray(array + 0, dtype=array.dtype.newbyteorder("<")))
+        state.update((array + 0).astype(array.dtype.newbyteorder("<")).tobytes())
     return state.hexdigest()
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deeph_lightning.core.checks import check_overlap_positive
 from deeph_lightning.errors import ConfigError, DataError, DeepHError
@@ -20,6 +19,10 @@ from deeph_lightning.io.formats import (
 )
 from deeph_lightning.io.source import find_archive, structure_folders
 from deeph_lightning.io.split import Split, read_split
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 OPERATORS = tuple(UNITS)
 
@@ -73,7 +76,9 @@ class Conversion:
         _refuse_source(source, output)
         if archive_path is not None:
             archive = Archive(archive_path)
-            self._read = {name: partial(archive.read, name, OPERATORS) for name in archive.names}
+            self._read = {
+                name: partial(archive.read, name, OPERATORS) for name in archive.names
+            }
             self._origin = dict.fromkeys(archive.names, archive_path)
             self.split = archive.split
         else:
@@ -86,8 +91,8 @@ class Conversion:
         self.names = list(self._origin)
         if not self.names:
             msg = (
-                f"{source}: no structure was found in it. Expected DeepH folders, new or legacy, "
-                f"at any depth, or an archive."
+                f"{source}: no structure was found in it. Expected DeepH folders, new or "
+                f"legacy, at any depth, or an archive."
             )
             raise DataError(msg, path=source)
         is_single = self._origin.get(self.names[0]) == source and archive_path is None

@@ -7,14 +7,14 @@ and in the common orbital order, H in eV. S has no spin in spinful folders eithe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import ase.io
 import h5py
 import numpy as np
 from ase import Atoms
+from ase.io.vasp import read_vasp
 
 from deeph_lightning.core.basis import OrbitalBasis, species_labels
 from deeph_lightning.core.checks import check_basis
@@ -36,6 +36,9 @@ from deeph_lightning.io.files import (
 from deeph_lightning.io.formats import UNITS, Header, SystemData, checked
 from deeph_lightning.io.info import Info, info_of
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 #: File of each operator.
 FILES: dict[str, tuple[str, ...]] = {
     "H": ("hamiltonian.h5",),
@@ -46,13 +49,18 @@ FILES: dict[str, tuple[str, ...]] = {
 
 
 def detect(folder: Path) -> bool:
-    """Whether the folder is of this format: by a matrix file, or by its text files."""
+    """Whether the folder is of this format: by its files, or the content of a matrix file."""
     matrices = [folder / name for names in FILES.values() for name in names]
     matrices = [path for path in matrices if path.is_file()]
-    if any(h5_matches(path, lambda f: "entries" in f and "atom_pairs" in f) for path in matrices):
+    has_poscar, has_info = (folder / "POSCAR").is_file(), (folder / "info.json").is_file()
+    if matrices and has_poscar and has_info:
         return True
-    has_info = (folder / "info.json").is_file()
-    return (folder / "POSCAR").is_file() and (has_info or bool(matrices))
+    if any(
+        h5_matches(path, lambda f: "entries" in f and "atom_pairs" in f) for path in matrices
+    ):
+        return True
+    is_legacy = (folder / "lat.dat").is_file()
+    return has_poscar and (has_info or bool(matrices)) and not is_legacy
 
 
 def header(folder: Path, name: str) -> Header:
@@ -129,7 +137,7 @@ def read_poscar(path: Path, structure: str) -> Atoms:
     """
     require(path, structure, "the structure")
     try:
-        found = ase.io.read(path, format="vasp")
+        found = read_vasp(path)
     except (ValueError, IndexError, KeyError, OSError, RuntimeError) as error:
         msg = f"{path}: structure '{structure}', this is no POSCAR ({error}). Correct the file."
         raise FormatError(msg, path=path, structure=structure) from None

@@ -8,15 +8,13 @@ pairs of every Hermitian couple. H and S may have different pairs. ``info.json``
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
-from numpy.typing import NDArray
 
 from deeph_lightning.core.basis import OrbitalBasis, species_labels
 from deeph_lightning.core.operator import Operator
@@ -38,6 +36,11 @@ from deeph_lightning.io.files import (
 from deeph_lightning.io.formats import UNITS, Header, SystemData, checked
 from deeph_lightning.io.info import OWN_KEYS, Info, info_of
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
 #: Files of each operator; the first is the one that is written.
 FILES: dict[str, tuple[str, ...]] = {
     "H": ("hamiltonians.h5",),
@@ -56,13 +59,15 @@ ORBITAL_ORDER = "deeph_legacy"
 
 
 def detect(folder: Path) -> bool:
-    """Whether the folder is of this format: by a matrix file, or by its text files."""
+    """Whether the folder is of this format: by its files, or the content of a matrix file."""
     matrices = [folder / name for names in FILES.values() for name in names]
     matrices = [path for path in matrices if path.is_file()]
-    if any(h5_matches(path, lambda f: next(iter(f), "").startswith("[")) for path in matrices):
+    has_lattice = (folder / "lat.dat").is_file()
+    if has_lattice and (matrices or (folder / "element.dat").is_file()):
         return True
-    has_elements = (folder / "element.dat").is_file()
-    return (folder / "lat.dat").is_file() and (has_elements or bool(matrices))
+    return any(
+        h5_matches(path, lambda f: next(iter(f), "").startswith("[")) for path in matrices
+    )
 
 
 def header(folder: Path, name: str) -> Header:
@@ -150,7 +155,9 @@ def _read_basis(folder: Path, atoms: Atoms, name: str) -> OrbitalBasis:
     try:
         shells = [tuple(int(l) for l in line.split()) for line in lines]
     except ValueError as error:
-        msg = f"{path}: structure '{name}', found {error}, expected degrees l. Correct the file."
+        msg = (
+            f"{path}: structure '{name}', found {error}, expected degrees l. Correct the file."
+        )
         raise FormatError(msg, path=path, structure=name) from None
     if len(shells) != len(atoms):
         msg = (
@@ -160,7 +167,7 @@ def _read_basis(folder: Path, atoms: Atoms, name: str) -> OrbitalBasis:
         raise FormatError(msg, path=path, structure=name)
     labels = _labels(folder, atoms, shells, name)
     if labels != atoms.get_chemical_symbols():
-        atoms.new_array("species", np.array(labels))
+        atoms.arrays["species"] = np.array(labels)
     with in_file(path, name):
         basis = OrbitalBasis(dict(zip(labels, shells, strict=True)))
     for n, (label, own) in enumerate(zip(labels, shells, strict=True)):

@@ -1,22 +1,24 @@
-"""What readers and writers share: errors that name the file, writing that is never half done."""
+"""What readers and writers share: errors that name the file, and writing in one step."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-from ase import Atoms
-from numpy.typing import NDArray
 
 from deeph_lightning.core.basis import species_labels
 from deeph_lightning.errors import DataError, DeepHError, FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from ase import Atoms
+    from numpy.typing import NDArray
 
 #: Empty space around a molecule that has no lattice of its own, Å.
 VACUUM = 20.0
@@ -33,7 +35,9 @@ def in_file(path: Path, structure: str) -> Iterator[None]:
         text = str(error)
         if str(path) in text:
             raise
-        where = f"{path}: " if f"'{structure}'" in text else f"{path}: structure '{structure}', "
+        where = (
+            f"{path}: " if f"'{structure}'" in text else f"{path}: structure '{structure}', "
+        )
         located = type(error)(where + text)
         located.__dict__.update(error.__dict__)
         for key, value in (("path", path), ("structure", structure)):
@@ -87,7 +91,7 @@ def h5_matches(path: Path, test: Callable[[h5py.File], bool]) -> bool:
     try:
         with h5py.File(path, "r") as file:
             return test(file)
-    except OSError:
+    except (OSError, RuntimeError):
         return False
 
 
@@ -188,7 +192,7 @@ def new_folder(target: Path) -> Iterator[Path]:
         yield partial
         if target.is_dir():
             for path in sorted(partial.iterdir(), key=lambda p: p.name == "info.json"):
-                os.replace(path, target / path.name)
+                path.replace(target / path.name)
         else:
             partial.rename(target)
     finally:
@@ -202,7 +206,7 @@ def new_file(target: Path) -> Iterator[Path]:
     partial = target.with_name(f".{target.name}.partial")
     try:
         yield partial
-        os.replace(partial, target)
+        partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
-from ase import Atoms
-
-from deeph_lightning.core.basis import OrbitalBasis
 from deeph_lightning.core.checks import (
     TOL_HERMITIAN_H,
     TOL_HERMITIAN_S,
@@ -23,9 +19,16 @@ from deeph_lightning.core.checks import (
     check_operator,
     check_structure,
 )
-from deeph_lightning.core.operator import Operator
 from deeph_lightning.errors import BasisMismatchError, ConfigError, DataError, FormatError
 from deeph_lightning.io.files import in_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ase import Atoms
+
+    from deeph_lightning.core.basis import OrbitalBasis
+    from deeph_lightning.core.operator import Operator
 
 #: Module of each format, in the order in which they are tried.
 READERS = {
@@ -162,7 +165,7 @@ def reader_of(format_name: str) -> Reader:
     if format_name not in READERS:
         msg = f"format '{format_name}' is unknown. Known formats: {', '.join(READERS)}."
         raise ConfigError(msg, key="format")
-    return cast(Reader, importlib.import_module(READERS[format_name]))
+    return cast("Reader", importlib.import_module(READERS[format_name]))
 
 
 def detect_format(folder: str | Path) -> str | None:

@@ -7,18 +7,21 @@ different orbitals); the key ``species`` then gives the label of every atom.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ase import Atoms
+import numpy as np
 from ase.data import atomic_numbers
 
 from deeph_lightning.core.basis import OrbitalBasis, species_labels
 from deeph_lightning.errors import DataError, FormatError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from ase import Atoms
+
     from deeph_lightning.io.formats import SystemData
 
 #: Keys that have a place of their own in `SystemData`; others are kept in its ``info``.
@@ -94,8 +97,7 @@ class Info:
                 )
                 raise DataError(msg, path=path, structure=structure)
         if self.species is not None:
-            atoms.new_array("species", species_labels(atoms).astype("U32"))
-            atoms.arrays["species"][:] = self.species
+            atoms.arrays["species"] = np.array(self.species)
 
     def check_orbitals(self, atoms: Atoms, path: Path, structure: str) -> None:
         """Compare the number of orbitals with what the file states.

@@ -9,13 +9,17 @@ are far more regular than their bytes, and gzip packs them into half the room.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from deeph_lightning.core.operator import Operator
 from deeph_lightning.core.ragged import IntArray, put_blocks, take_blocks
 from deeph_lightning.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from deeph_lightning.core.operator import Operator
 
 #: Integers must stay below, so that the sign has room.
 MAX_BITS = 62
@@ -104,14 +108,13 @@ def unpack(
     count = int(sizes.sum()) * (2 if is_complex else 1)
     if planes.ndim != 2 or planes.shape[1] != (count + 7) // 8:
         raise DataError(f"planes of bits have shape {planes.shape} for {count} numbers")
-    word = np.uint32 if len(planes) <= 32 else np.uint64
-    folded = np.zeros(count, dtype=word)
+    folded = np.zeros(count, dtype=np.uint32 if len(planes) <= 32 else np.uint64)
     for n, plane in enumerate(planes):
-        bits = np.unpackbits(plane, count=count).astype(word)
-        bits <<= word(n)
-        folded |= bits
-    flat = np.ldexp((folded >> word(1)).astype(np.float64), -exponent)
-    is_negative = (folded & word(1)).astype(np.bool_)
+        bits = np.unpackbits(plane, count=count).astype(folded.dtype)
+        np.left_shift(bits, n, out=bits)
+        np.bitwise_or(folded, bits, out=folded)
+    flat = np.ldexp(np.right_shift(folded, 1).astype(np.float64), -exponent)
+    is_negative = np.bitwise_and(folded, 1).astype(np.bool_)
     flat[is_negative] = -flat[is_negative] - math.ldexp(1.0, -exponent)
     starts = np.concatenate(([0], np.cumsum(sizes)))
     values = np.empty(starts[-1], dtype=np.complex128 if is_complex else np.float64)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from deeph_lightning.errors import DataError
 from deeph_lightning.io.archive import Archive, is_archive
@@ -25,6 +24,9 @@ from deeph_lightning.io.formats import (
     reader_of,
 )
 from deeph_lightning.io.split import Split, read_split, unknown_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 #: Files up to this size are hashed whole, of larger ones as much in windows, bytes.
 WHOLE_FILE = 1 << 22

@@ -5,9 +5,12 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deeph_lightning.errors import DataError, FormatError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 #: Names of each part; a structure may be in none.
 Split = dict[str, list[str]]
@@ -58,8 +61,8 @@ def check_split(data: object, names: Iterable[str], path: Path) -> Split:
                 raise DataError(msg + _no_structure(name, known), path=path, structure=name)
             if name in part_of:
                 msg = (
-                    f"{path}: the split has '{name}' in '{part_of[name]}' and '{part}', expected "
-                    f"each structure once. Remove one of them."
+                    f"{path}: the split has '{name}' in '{part_of[name]}' and '{part}', "
+                    f"expected each structure once. Remove one of them."
                 )
                 raise DataError(msg, path=path, structure=name)
             part_of[name] = part

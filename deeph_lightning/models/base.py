@@ -7,6 +7,7 @@ two-centre baseline, scales and frames live here and in `nn`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,6 +20,7 @@ from deeph_lightning.nn.coupling import BlockCoupling
 from deeph_lightning.nn.edge_frame import EdgeFrames
 from deeph_lightning.nn.heads import HoppingHead, OnsiteHead
 from deeph_lightning.nn.layout import EdgeTensor, Layout
+from deeph_lightning.nn.precision import full_precision
 
 if TYPE_CHECKING:
     from deeph_lightning.data.graph import Graph
@@ -37,6 +39,8 @@ class HamiltonianModel(nn.Module):
         Cut-off of message edges, Å.
     l_max
         Largest degree of the features.
+    n_hops
+        Message steps: a block depends on atoms within that many message cut-offs of its own.
     o3
         Exact inversion symmetry.
     baseline, r_onsite, n_baseline, component_power
@@ -50,6 +54,7 @@ class HamiltonianModel(nn.Module):
         r_message: float,
         *,
         l_max: int,
+        n_hops: int,
         o3: bool,
         baseline: bool,
         r_onsite: float,
@@ -59,6 +64,7 @@ class HamiltonianModel(nn.Module):
         super().__init__()
         self.basis = OrbitalBasis({label: tuple(shells) for label, shells in basis.items()})
         self.r_message, self.l_max, self.o3 = float(r_message), l_max, o3
+        self.n_hops = n_hops
         labels = self.basis.labels
         self.r_target = {key: float(value) for key, value in r_target.items()}
         shells = [self.basis.shells[label] for label in labels]
@@ -108,16 +114,34 @@ class HamiltonianModel(nn.Module):
         self.onsite_head = OnsiteHead((layout, onsite_layout), self.onsite_couplings)
         self.hopping_head = HoppingHead(pair_layout, self.pair_couplings, o3=self.o3)
 
+    @torch.no_grad()
+    def prepare(self, graph: Graph) -> Graph:
+        """Work out what depends on the positions alone: frames and two-centre baseline.
+
+        A prepared graph costs less in every step; prediction is the same without.
+        """
+        n = graph.n_target
+        frames, distance = self.geometry(graph)
+        hopping = self.hopping_head.two_centre(graph, frames.blocks, distance[:n], self.baseline)
+        return replace(
+            graph,
+            wigner=frames.flat(),
+            baseline_hopping=hopping.to(self.dtype),
+            baseline_onsite=self.onsite_head.two_centre(graph, self.baseline).to(self.dtype),
+        )
+
     def geometry(self, graph: Graph) -> tuple[EdgeFrames, Tensor]:
         """Frames of all pairs and their distances ``(P,)``, Å, float64."""
+        distance = torch.linalg.vector_norm(graph.pair_vector.double(), dim=-1)
+        if graph.wigner is not None:
+            return EdgeFrames.from_flat(graph.wigner.to(self.dtype), self.l_frame), distance
         frames = EdgeFrames.from_vectors(graph.pair_vector, self.l_frame, dtype=self.dtype)
-        return frames, torch.linalg.vector_norm(graph.pair_vector.double(), dim=-1)
+        return frames, distance
 
     @staticmethod
-    def embed(species: Tensor, embedding: nn.Embedding, layout: Layout) -> Tensor:
-        """Node tensor ``(A, F)`` whose scalars are the species embedding."""
-        scalars = embedding(species)
-        x = scalars.new_zeros(len(species), layout.node_size)
+    def from_scalars(scalars: Tensor, layout: Layout) -> Tensor:
+        """Node tensor ``(A, F)`` that holds ``(A, C)`` scalars, zero otherwise."""
+        x = scalars.new_zeros(len(scalars), layout.node_size)
         start = 0
         for first, channels in layout.degree_columns("natural", 0):
             x[:, first : first + channels] = scalars[:, start : start + channels]
@@ -135,10 +159,12 @@ class HamiltonianModel(nn.Module):
         distance: Tensor,
     ) -> dict[str, Tensor]:
         """Heads: node features, neighbour sums and pair features to blocks, eV."""
-        return {
-            "H_onsite": self.onsite_head(x, summed, graph, self.baseline),
-            "H_hopping": self.hopping_head(hidden, frames.blocks, distance, graph, self.baseline),
-        }
+        with full_precision(x):
+            x, summed = x.to(self.dtype), summed.to(self.dtype)
+            hidden = EdgeTensor(hidden.zero.to(self.dtype), hidden.rest.to(self.dtype))
+            onsite = self.onsite_head(x, summed, graph, self.baseline)
+            hopping = self.hopping_head(hidden, frames.blocks, distance, graph, self.baseline)
+        return {"H_onsite": onsite, "H_hopping": hopping}
 
     def fit_statistics(self, graphs: Callable[[], Iterable[Graph]]) -> None:
         """Fit baseline and target scales to labelled graphs; call once before training."""

@@ -19,6 +19,7 @@ from deeph_lightning.models.base import HamiltonianModel
 from deeph_lightning.nn.attention import SmoothAttention
 from deeph_lightning.nn.layout import EdgeTensor, Layout, rotate_to_edges, rotate_to_nodes
 from deeph_lightning.nn.node import NodeFeedForward, NodeLinear, NodeNorm
+from deeph_lightning.nn.precision import full_precision
 from deeph_lightning.nn.radial import RadialBasis, polynomial_envelope
 from deeph_lightning.nn.scatter import Segments
 from deeph_lightning.nn.so2 import EdgeActivation, SO2Linear
@@ -26,6 +27,55 @@ from deeph_lightning.nn.so2 import EdgeActivation, SO2Linear
 if TYPE_CHECKING:
     from deeph_lightning.data.graph import Graph
     from deeph_lightning.nn.edge_frame import EdgeFrames
+
+
+class NeighbourEmbedding(nn.Module):
+    """First node features: species, and the sum over neighbours of ``w_l(species, r) Y_l``.
+
+    Parameters
+    ----------
+    layout
+        Channels of the node features; the unnatural ones start at zero.
+    n_radial
+        Size of the radial embedding.
+    """
+
+    def __init__(self, layout: Layout, n_radial: int) -> None:
+        super().__init__()
+        self.layout = layout
+        n_scalar = layout.natural[0]
+        self.towers = [tower for tower in layout.towers if tower.parity == "natural"]
+        n_out = sum((t.l_last - t.l_first + 1) * t.channels for t in self.towers)
+        self.weights = nn.Sequential(
+            nn.Linear(2 * n_scalar + n_radial, n_scalar),
+            nn.SiLU(),
+            nn.Linear(n_scalar, n_out),
+        )
+
+    def forward(
+        self,
+        scalars: Tensor,
+        frames: EdgeFrames,
+        radial: Tensor,
+        envelope: Tensor,
+        segments: Segments,
+    ) -> Tensor:
+        """Return node features ``(A, F)`` from species scalars ``(A, C)``."""
+        own = scalars.index_select(0, segments.receiver)
+        other = own.view(2, len(radial), -1).flip(0).flatten(0, 1)
+        weights = self.weights(torch.cat([own, other, radial.repeat(2, 1)], -1))
+        weights = weights * envelope.repeat(2)[:, None]
+        parts, start = [], 0
+        for _, l_first, l_last, channels in self.towers:
+            for l in range(l_first, l_last + 1):
+                harmonics = frames.blocks[l][:, l]
+                directed = torch.cat([harmonics, (-1) ** l * harmonics])
+                weight = weights[:, start : start + channels]
+                parts.append((directed[:, :, None] * weight[:, None]).flatten(1))
+                start += channels
+        x = segments.sum(torch.cat(parts, -1))
+        x = nn.functional.pad(x, (0, self.layout.node_size - x.shape[1]))
+        return x + HamiltonianModel.from_scalars(scalars, self.layout)
 
 
 class ELCTBlock(nn.Module):
@@ -111,7 +161,7 @@ class ELCT(HamiltonianModel):
     head_channels, unnatural_head_channels
         The same for the features that the head rotates to every target pair.
     n_blocks, n_heads
-        Depth; attention heads (0: no attention, envelope-weighted sum).
+        Depth behind the neighbour embedding; attention heads (0: no attention, envelope-weighted sum).
     n_radial
         Gaussians of the radial basis, and size of its embedding.
     o3
@@ -150,6 +200,7 @@ class ELCT(HamiltonianModel):
         super().__init__(
             basis, r_target, r_message, o3=o3, baseline=baseline, r_onsite=r_onsite,
             n_baseline=n_baseline, component_power=component_power, l_max=l_max,
+            n_hops=n_blocks + 2,
         )
         layout = self.make_layout("channels", channels, unnatural_channels)
         pair_layout = self.make_layout("pair_channels", pair_channels, unnatural_pair_channels)
@@ -160,6 +211,7 @@ class ELCT(HamiltonianModel):
         self.pair_embedding = nn.Embedding(n_species * (n_species + 1) // 2, n_radial)
         self.radial_basis = RadialBasis(n_radial, 0.8, max(self.r_target.values()))
         self.radial = nn.Sequential(nn.Linear(n_radial, n_radial), nn.SiLU())
+        self.neighbours = NeighbourEmbedding(layout, n_radial)
         self.blocks = nn.ModuleList(
             ELCTBlock(
                 layout, pair_layout, n_radial=n_radial, n_heads=n_heads, o3=o3, first=n == 0
@@ -178,7 +230,8 @@ class ELCT(HamiltonianModel):
 
     def forward(self, graph: Graph) -> dict[str, Tensor]:
         """Predict the blocks of all onsite and target pairs, flat, eV."""
-        frames, distance = self.geometry(graph)
+        with full_precision(graph.pair_vector):
+            frames, distance = self.geometry(graph)
         edges = graph.edge_pair
         edge_frames = frames.select(edges)
         receiver = torch.cat([graph.pair_i[edges], graph.pair_j[edges]])
@@ -187,7 +240,8 @@ class ELCT(HamiltonianModel):
         species_pair = self.pair_embedding(self.species_pair(graph))
         gaussians = self.radial_basis(distance).to(self.dtype) + species_pair
         radial = self.radial(gaussians.index_select(0, edges))
-        x, pair = self.embed(graph.species, self.embedding, self.layout), None
+        scalars = self.embedding(graph.species)
+        x, pair = self.neighbours(scalars, edge_frames, radial, envelope, segments), None
         for block in self.blocks:
             x, pair = block(x, pair, edge_frames, radial, envelope, segments)
         x = self.norm(x)

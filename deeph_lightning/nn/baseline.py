@@ -173,6 +173,15 @@ class TwoCentreBaseline(nn.Module):
         )
         self.register_buffer("is_fitted", torch.zeros((), dtype=torch.bool))
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TwoCentreBaseline:
+        """Move, but keep float64: 30 eV onsite to 1e-3 meV does not fit into less."""
+
+        def move(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return tensor.to(moved.device) if tensor.dtype == torch.float64 else moved
+
+        return super()._apply(move, recurse)
+
     def crystal_field(self, graph: Graph) -> dict[int, list[Tensor]]:
         """Design of the onsite fit: per species a list over L of ``(A_s, 2L+1, n_species*K)``."""
         short = torch.linalg.vector_norm(graph.pair_vector, dim=-1) < self.r_onsite

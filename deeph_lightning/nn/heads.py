@@ -81,14 +81,28 @@ class HoppingHead(nn.Module):
             coefficients = torch.cat([natural, unnatural, rest[:, 0], rest[:, 1]], -1) * scale
             matrix = getattr(self, f"matrix_{a}_{b}")
             block = torch.bmm(coefficients, matrix.to(natural)).sum(0)
+            blocks.append(_to_crystal(block, frames, coupling, start, stop))
+        fixed = graph.baseline_hopping
+        if fixed is None:
+            fixed = self.two_centre(graph, frames, distance, baseline)
+        learnt = torch.cat(blocks) if blocks else fixed
+        return learnt + fixed.to(learnt)
+
+    def two_centre(
+        self, graph: Graph, frames: list[Tensor], distance: Tensor, baseline: TwoCentreBaseline
+    ) -> Tensor:
+        """Baseline of the hopping blocks, flat, eV, float64."""
+        blocks = [distance.new_zeros(0)]
+        for (a, b), coupling, start, stop in self._types(graph):
+            fitted = baseline.pairs[f"{a}_{b}"]
             if baseline.enabled:
-                two_centre = fitted.two_centre(distance[start:stop])
-                fixed = two_centre @ matrix[0, : fitted.n_natural].to(two_centre)
-                block = block + fixed.to(block)
-            left, right = _shell_rotations(frames, coupling, start, stop)
-            block = block.view(stop - start, left.shape[-1], right.shape[-1])
-            blocks.append((left.mT @ block @ right).flatten())
-        return torch.cat(blocks) if blocks else distance.new_zeros(0)
+                value = fitted.two_centre(distance[start:stop])
+                matrix = getattr(self, f"matrix_{a}_{b}")[0, : fitted.n_natural]
+                block = value @ matrix.to(value)
+            else:
+                block = distance.new_zeros(stop - start, coupling.size)
+            blocks.append(_to_crystal(block, frames, coupling, start, stop))
+        return torch.cat(blocks)
 
     def coefficients(
         self, graph: Graph, frames: list[Tensor]
@@ -146,6 +160,15 @@ def _exchange_matrices(coupling: BlockCoupling, *, same_species: bool) -> tuple[
     return 0.5 * (direct + reversed_), 0.5 * (direct - reversed_)
 
 
+def _to_crystal(
+    block: Tensor, frames: list[Tensor], coupling: BlockCoupling, start: int, stop: int
+) -> Tensor:
+    """Rotate edge-frame blocks ``(P, n)`` back, flat."""
+    left, right = _shell_rotations(frames, coupling, start, stop)
+    block = block.view(stop - start, left.shape[-1], right.shape[-1])
+    return (left.mT.to(block) @ block @ right.to(block)).flatten()
+
+
 def _shell_rotations(
     frames: list[Tensor], coupling: BlockCoupling, start: int, stop: int
 ) -> tuple[Tensor, Tensor]:
@@ -182,14 +205,31 @@ class OnsiteHead(nn.Module):
         self, x: Tensor, summed: Tensor, graph: Graph, baseline: TwoCentreBaseline
     ) -> Tensor:
         """Return the flat onsite blocks in eV, atom order; inputs ``(A, F)`` and ``(A, F')``."""
-        fitted = baseline.onsite_coefficients(graph)
-        values, places = [], []
+        blocks = {}
         for a, coupling, atoms in self._species(graph):
             raw = self.node_readouts[str(a)](x[atoms]) + self.sum_readouts[str(a)](summed[atoms])
-            matrix = getattr(self, f"matrix_{a}")
-            learnt = (raw * baseline.onsite[str(a)].scale.to(raw)) @ matrix.to(raw)
-            block = learnt + (fitted[a] @ matrix.to(fitted[a])).to(raw)
-            block = block.view(len(atoms), _n_orbital(coupling), _n_orbital(coupling))
+            matrix = getattr(self, f"matrix_{a}").to(raw)
+            blocks[a] = (raw * baseline.onsite[str(a)].scale.to(raw)) @ matrix
+        fixed = graph.baseline_onsite
+        if fixed is None:
+            fixed = self.two_centre(graph, baseline)
+        return self._flat(blocks, graph) + fixed.to(x)
+
+    def two_centre(self, graph: Graph, baseline: TwoCentreBaseline) -> Tensor:
+        """Baseline of the onsite blocks, flat, eV, float64."""
+        fitted = baseline.onsite_coefficients(graph)
+        blocks = {
+            a: fitted[a] @ getattr(self, f"matrix_{a}").to(fitted[a])
+            for a, _, _ in self._species(graph)
+        }
+        return self._flat(blocks, graph)
+
+    def _flat(self, blocks: dict[int, Tensor], graph: Graph) -> Tensor:
+        """Symmetrise blocks per species and put them into atom order."""
+        values, places = [], []
+        for a, coupling, atoms in self._species(graph):
+            n_orb = _n_orbital(coupling)
+            block = blocks[a].view(len(atoms), n_orb, n_orb)
             values.append((0.5 * (block + block.mT)).flatten())
             places.append(self._places(graph, atoms, coupling))
         if len(values) == 1:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from deeph_lightning.nn.edge_frame import EdgeFrames, reversal_column
+from deeph_lightning.nn.precision import full_precision
 
 
 class EdgeTensor(NamedTuple):
@@ -137,7 +138,9 @@ def rotate_to_edges(
 ) -> EdgeTensor:
     """Rotate the features ``(P, F)`` of both atoms of every pair into the pair's frame."""
     matrices = [frames.tower(t.parity, t.l_first, t.l_last) for t in layout.towers]
-    return EdgeTensor(*_ToEdges.apply(first, second, layout, *matrices))
+    with full_precision(first):
+        first, second = first.to(matrices[0]), second.to(matrices[0])
+        return EdgeTensor(*_ToEdges.apply(first, second, layout, *matrices))
 
 
 def rotate_to_nodes(edge: EdgeTensor, frames: EdgeFrames, layout: Layout) -> Tensor:
@@ -146,7 +149,9 @@ def rotate_to_nodes(edge: EdgeTensor, frames: EdgeFrames, layout: Layout) -> Ten
     The first half belongs to the first atoms of the pairs, the second to the second atoms.
     """
     matrices = [frames.tower(t.parity, t.l_first, t.l_last) for t in layout.towers]
-    return _ToNodes.apply(edge.zero, edge.rest, layout, *matrices)
+    with full_precision(edge.zero):
+        zero, rest = edge.zero.to(matrices[0]), edge.rest.to(matrices[0])
+        return _ToNodes.apply(zero, rest, layout, *matrices)
 
 
 class _ToEdges(torch.autograd.Function):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from deeph_lightning.nn.layout import Layout
+from deeph_lightning.nn.precision import full_precision
 
 
 class NodeLinear(nn.Module):
@@ -103,9 +104,10 @@ class NodeNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``(A, F)``."""
-        mean = (x @ self.share[0])[:, None]
-        centred = x - mean * self.scalar
-        inverse = torch.rsqrt(centred**2 @ self.share.T + self.eps)  # (A, 2)
+        with full_precision(x):
+            mean = (x @ self.share[0])[:, None]
+            centred = x - mean * self.scalar
+            inverse = torch.rsqrt(centred**2 @ self.share.T + self.eps)  # (A, 2)
         scale = torch.where(self.scalar > 0, inverse[:, :1], inverse[:, 1:])
         normed = centred * scale * self.weight[self.channel]
         return normed.index_add(1, self.place, self.bias.expand(len(x), -1))

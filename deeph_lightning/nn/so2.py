@@ -67,7 +67,7 @@ class SO2Linear(nn.Module):
             first, second = edge.zero.split(layout.zero_sizes, -1)
             natural.append(first)
             unnatural.append(second)
-            flat = edge.rest.view(2, 2 * n_pair, -1)
+            flat = edge.rest.reshape(2, 2 * n_pair, sum(layout.rest_sizes))
             rests.append(flat.split(layout.rest_sizes, -1))
         outputs = []
         for m, weights in enumerate(self.orders):
@@ -86,7 +86,7 @@ class SO2Linear(nn.Module):
         return (
             _apply(self.natural, natural),
             empty if unnatural_out is None else unnatural_out,
-            rest.view(2, 2, n_pair, -1),
+            rest.view(2, 2, n_pair, sum(self.layout_out.rest_sizes)),
         )
 
 

@@ -7,14 +7,19 @@ its energies are relative to it. States are matched by their number at each k-po
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deeph_lightning.core.operator import Operator
 from deeph_lightning.report.errors import MEV, ErrorSums
 from deeph_lightning.solve.dense import eigenvalues, fermi_level, kgrid
 from deeph_lightning.solve.kpath import BandPath, band_path
 from deeph_lightning.units import RYDBERG_EV
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from deeph_lightning.core.operator import Operator
 
 N_POINT = 16  # of a path, for each special point
 
@@ -88,6 +93,11 @@ class PathBands:
     reference: np.ndarray
     predicted: np.ndarray
     near_eV: float
+
+
+def formula(atoms: Atoms) -> str:
+    """Return the chemical formula of the whole cell, which names its size: C18."""
+    return str(atoms.get_chemical_formula())  # type: ignore[no-untyped-call]
 
 
 class BandComparison:
@@ -164,14 +174,14 @@ class BandComparison:
         special = atoms.cell.bandpath(npoints=0, pbc=self.is_periodic).kpts
         path = band_path(atoms, N_POINT * len(special), is_periodic=self.is_periodic)
         reference, predicted = self._relative(self._solve(path.k))
-        formula, near = atoms.get_chemical_formula(), self.settings.near_eV
-        return PathBands(self.name, formula, path, reference, predicted, near)
+        near = self.settings.near_eV
+        return PathBands(self.name, formula(atoms), path, reference, predicted, near)
 
     def _grid_size(self) -> tuple[int, int, int]:
         reciprocal = 2 * np.pi * np.linalg.norm(self._overlap.atoms.cell.reciprocal(), axis=1)
         wanted = np.rint(reciprocal / self.settings.k_spacing).astype(int)
         size = np.where(self.is_periodic, np.maximum(wanted, self.settings.n_k_min), 1)
-        return tuple(int(n) for n in size)
+        return int(size[0]), int(size[1]), int(size[2])
 
     def _solve(self, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Eigenvalues of both sides, ``(n_k, n_band)`` each, eV."""

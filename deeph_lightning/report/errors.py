@@ -6,15 +6,19 @@ the error of a complex element is the modulus of the difference. Everything is f
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deeph_lightning.core.operator import Operator
 from deeph_lightning.core.ragged import chunks, take_blocks
 from deeph_lightning.errors import ShapeError
 from deeph_lightning.report.histograms import LogBins, ParityCounts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from deeph_lightning.core.operator import Operator
 
 MEV = 1e3
 BIN_WIDTH = 0.2  # Å, of pair lengths

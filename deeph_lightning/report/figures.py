@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from deeph_lightning.report.bands import PathBands
 from deeph_lightning.report.errors import ERROR_BINS, MAGNITUDE_BINS, MEV, ErrorStatistics
 from deeph_lightning.report.history import TIME, TRAINING, VALIDATION, History
 from deeph_lightning.viz import bands as draw_bands
@@ -26,6 +24,12 @@ from deeph_lightning.viz.style import (
     save_figure,
 )
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+    from deeph_lightning.report.bands import PathBands
 
 ORBITAL_MAP_MM = 57.0  # longer side of the heat maps
 
@@ -69,7 +73,7 @@ def file_name(label: str) -> str:
 
 
 def parity_figure(statistics: ErrorStatistics) -> Figure:
-    """Parity, error against size of the element, and the distribution of errors."""
+    """Draw parity, error against size of the element, and the distribution of errors."""
     fig = new_figure(DOUBLE_COLUMN_MM, 68)
     left, middle, right = fig.subplots(1, 3, width_ratios=[1.0, 1.0, 0.44])
     parity(left, statistics.parity.centres, statistics.parity.counts)
@@ -107,7 +111,7 @@ def parity_figure(statistics: ErrorStatistics) -> Figure:
 
 
 def distance_figure(statistics: ErrorStatistics) -> Figure:
-    """Error against pair length."""
+    """Draw errors against pair length."""
     fig = new_figure(SINGLE_COLUMN_MM, 66)
     data = statistics.by_distance()
     error_by_distance(
@@ -117,7 +121,7 @@ def distance_figure(statistics: ErrorStatistics) -> Figure:
 
 
 def orbital_figures(statistics: ErrorStatistics) -> dict[str, Figure]:
-    """One figure for each pair of species: hopping blocks, and onsite blocks if it has them."""
+    """Draw a heat map of hopping, and one of onsite blocks, for each pair of species."""
     mae = statistics.orbital_mae()
     figures = {}
     for a, b in sorted({key[:2] for key in mae}):
@@ -138,7 +142,7 @@ def orbital_figures(statistics: ErrorStatistics) -> dict[str, Figure]:
 
 
 def curve_figure(history: History) -> Figure:
-    """Validation error above, training loss below, wall time along the top."""
+    """Draw validation error above, training loss below, and wall time along the top."""
     fig = new_figure(SINGLE_COLUMN_MM, 84)
     upper, lower = fig.subplots(2, 1, sharex=True)
     step, mae = history.series(VALIDATION)
@@ -159,7 +163,7 @@ def curve_figure(history: History) -> Figure:
 
 
 def bands_figure(data: PathBands) -> Figure:
-    """Predicted bands over DFT bands, with the error of the states near E_F beneath."""
+    """Draw predicted bands over DFT bands, and the error of the states near E_F beneath."""
     fig = new_figure(SINGLE_COLUMN_MM, 100)
     upper, lower = fig.subplots(2, 1, sharex=True, height_ratios=[3.2, 1.0])
     path, near_eV = data.path, data.near_eV

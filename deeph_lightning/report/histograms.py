@@ -28,7 +28,8 @@ class LogBins:
         """Return the bin of each value that is not negative; zero goes to the first."""
         with np.errstate(divide="ignore"):
             position = (np.log10(values) - self._log_low) * self._per_decade
-        return np.clip(position, 0, self.n_bin - 1).astype(np.int64)
+        index: np.ndarray = np.clip(position, 0, self.n_bin - 1).astype(np.int64)
+        return index
 
     def quantile(self, counts: np.ndarray, fraction: float) -> np.ndarray:
         """Read a quantile off counts, interpolating inside the bin.

@@ -190,10 +190,13 @@ def _make_module(
 ) -> HamiltonianModule:
     basis = {label: list(shells) for label, shells in datamodule.basis.shells.items()}
     r_target = {pair: float(r) for pair, r in datamodule.r_target.items()}
+    optimizer = dict(config["optimizer"])
+    if "mixed" in config["trainer"]["precision"] and "fused" in optimizer:
+        optimizer["fused"] = False  # Lightning does not clip gradients of a fused one then
     module = HamiltonianModule(
         model=dict(config["model"]) | {"basis": basis, "r_target": r_target},
         loss=dict(config["loss"]),
-        optimizer=dict(config["optimizer"]),
+        optimizer=optimizer,
         scheduler=dict(config["scheduler"]),
         about={
             "data": dict(config["data"]),

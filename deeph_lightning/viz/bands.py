@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from numpy.typing import ArrayLike
 
 from deeph_lightning.viz.style import BLUE, DFT_COLOUR, GREY, PREDICTION_COLOUR
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from numpy.typing import ArrayLike
 
 
 def kpath_axis(ax: Axes, tick: ArrayLike, labels: Sequence[str]) -> Axes:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
-from matplotlib.axes import Axes
-from numpy.typing import ArrayLike
 
 from deeph_lightning.viz.style import BLUE, plain_log_ticks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axes._secondary_axes import SecondaryAxis
+    from numpy.typing import ArrayLike
 
 
 def training_curve(
@@ -40,18 +45,17 @@ def training_curve(
     Axes
         ``ax``.
     """
-    step, value = np.asarray(step, dtype=float), np.asarray(value, dtype=float)
-    keep = np.isfinite(value) & (value > 0)
-    step, value = step[keep], value[keep]
-    width = max(len(value) // 40, 1)
+    x, y = np.asarray(step, dtype=float), np.asarray(value, dtype=float)
+    keep = np.isfinite(y) & (y > 0)
+    x, y = x[keep], y[keep]
+    width = max(len(y) // 40, 1)
     if is_smoothed and width > 1:
-        ax.plot(step, value, color=colour, lw=0.4, alpha=0.35)
-        windows = np.lib.stride_tricks.sliding_window_view(value, width)
+        ax.plot(x, y, color=colour, lw=0.4, alpha=0.35)
+        windows = np.lib.stride_tricks.sliding_window_view(y, width)
         offset = (width - 1) // 2
-        ax.plot(step[offset : offset + len(windows)], np.median(windows, 1), color=colour)
+        ax.plot(x[offset : offset + len(windows)], np.median(windows, 1), color=colour)
     else:
-        marker = "o" if len(value) <= 60 else None
-        ax.plot(step, value, color=colour, marker=marker, ms=2)
+        ax.plot(x, y, color=colour, marker="o" if len(y) <= 60 else None, ms=2)
     ax.set_yscale("log")
     plain_log_ticks(ax.yaxis)
     ax.set_ylabel(label)
@@ -59,7 +63,7 @@ def training_curve(
     return ax
 
 
-def wall_time_axis(ax: Axes, step: ArrayLike, time_s: ArrayLike) -> Axes:
+def wall_time_axis(ax: Axes, step: ArrayLike, time_s: ArrayLike) -> SecondaryAxis:
     """Add wall time, in minutes (seconds for short runs), along the top of a training curve.
 
     Parameters
@@ -67,33 +71,25 @@ def wall_time_axis(ax: Axes, step: ArrayLike, time_s: ArrayLike) -> Axes:
     ax
         The curve; its horizontal axis counts steps.
     step, time_s
-        ``(n,)``, rising step numbers and seconds since the start at each.
+        ``(n,)``, n >= 2, rising step numbers and seconds since the start at each, rising too.
 
     Returns
     -------
-    Axes
+    SecondaryAxis
         The new axis.
     """
-    step, time_s = np.asarray(step, dtype=float), np.asarray(time_s, dtype=float)
-    unit, scale = ("min", 60.0) if time_s[-1] > 180 else ("s", 1.0)
-    time = time_s / scale
-    slope = (time[-1] - time[0]) / max(step[-1] - step[0], 1e-12)
-    slope = max(slope, 1e-12)
+    unit, scale = ("min", 60.0) if np.max(time_s) > 180 else ("s", 1.0)
+    x, time = np.asarray(step, dtype=float), np.asarray(time_s, dtype=float) / scale
 
-    def to_time(x: np.ndarray) -> np.ndarray:
-        """Interpolate, and go on with the mean speed outside of the log."""
-        inside = np.interp(x, step, time)
-        before = np.minimum(x - step[0], 0.0) * slope
-        after = np.maximum(x - step[-1], 0.0) * slope
-        return inside + before + after
+    def interpolate(at: Any, x: np.ndarray, y: np.ndarray) -> Any:
+        """Interpolate, and go on with the mean slope outside."""
+        slope = (y[-1] - y[0]) / (x[-1] - x[0])
+        outside = np.minimum(at - x[0], 0.0) + np.maximum(at - x[-1], 0.0)
+        return np.interp(at, x, y) + slope * outside
 
-    def to_step(t: np.ndarray) -> np.ndarray:
-        """Undo `to_time`."""
-        inside = np.interp(t, time, step)
-        before = np.minimum(t - time[0], 0.0) / slope
-        after = np.maximum(t - time[-1], 0.0) / slope
-        return inside + before + after
-
-    top = ax.secondary_xaxis("top", functions=(to_time, to_step))
+    top = ax.secondary_xaxis(
+        "top",
+        functions=(lambda at: interpolate(at, x, time), lambda at: interpolate(at, time, x)),
+    )
     top.set_xlabel(f"wall time ({unit})")
     return top

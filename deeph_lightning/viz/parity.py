@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
-from numpy.typing import ArrayLike
 
 from deeph_lightning.viz.style import BLUE, COUNT_MAP, GREY, VERMILION
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from numpy.typing import ArrayLike
 
 
 def parity(ax: Axes, centre_eV: ArrayLike, counts: ArrayLike) -> Axes:

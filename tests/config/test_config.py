@@ -18,11 +18,13 @@ from deeph_lightning.config.validate import check_predict, check_train, resolve
 from deeph_lightning.errors import ConfigError
 
 assert entry.start  # registers the resolvers that conf/ uses
-OPTIONS = [
-    f"{path.parent.name}={path.stem}"
-    for path in sorted(CONF_DIR.glob("*/*.yaml"))
-    if path.parent.name != "local"
-]
+GROUPS = {
+    folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+    for folder in sorted(CONF_DIR.iterdir())
+    if folder.is_dir() and folder.name != "local"
+}
+# one composition checks one option of every group: the n-th of each
+N_ROUND = max(len(options) for options in GROUPS.values())
 
 
 def composed(*overrides: str, name: str = "train", folder: str = "/tmp/never_written") -> dict:
@@ -34,13 +36,12 @@ def composed(*overrides: str, name: str = "train", folder: str = "/tmp/never_wri
     return resolve(cfg)
 
 
-@pytest.mark.parametrize("option", OPTIONS)
-def test_every_option_of_every_group_is_valid(option, tmp_path):
-    needs_root = option in ("data=folder", "experiment=graphene_long")
-    root = [f"data.root={tmp_path}"] if needs_root or "graphene" not in option else []
-    if option == "data=graphene":
-        root = [f"data.root={tmp_path}"]
-    check_train(composed(option, *root))
+@pytest.mark.parametrize("n", range(N_ROUND))
+def test_every_option_of_every_group_is_valid(n, tmp_path):
+    chosen = [f"{group}={options[n % len(options)]}" for group, options in GROUPS.items()]
+    if "callbacks=none" in chosen and "debug=anomaly" in chosen:
+        chosen.remove("debug=anomaly")  # it sets a callback
+    check_train(composed(*chosen, f"data.root={tmp_path}"))
 
 
 def test_every_key_of_a_group_has_a_comment_or_is_plain():
@@ -65,6 +66,7 @@ def test_every_key_of_a_group_has_a_comment_or_is_plain():
         ("~callbacks.emma", ["callbacks.emma is not a key"]),
         ("optimizer.learning_rate=1", ["Keys of optimizer: betas, fused, lr"]),
         ("loss.terms.mse=1", ["+loss.terms.mse=1"]),
+        ("debug=nan", ["no debug option 'nan'"]),  # to Hydra a number
         ("seed=0,1", ["needs -m"]),
         ("model.l_max=[1,", ["cannot be composed"]),
     ],
@@ -187,13 +189,11 @@ def test_origin_of_a_target_counts_not_its_path():
     ("arguments", "message"),
     [
         (["modle=elct"], "Did you mean model=elct?"),
-        (["model.l_max=four"], "model.l_max"),
         (["paths.output_root=/proc/nowhere"], "paths.output_root"),
-        (["data=folder"], "data.root=VALUE"),
     ],
 )
 def test_the_command_prints_one_message_and_exits_2(arguments, message, tmp_path):
-    root = [] if arguments == ["data=folder"] else [f"data.root={tmp_path}"]
+    root = [f"data.root={tmp_path}"]
     done = subprocess.run(
         [sys.executable, "-m", "deeph_lightning.train", *arguments, *root],
         capture_output=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,6 +11,9 @@ from ase import Atoms
 from deeph_lightning.core.basis import OrbitalBasis
 from deeph_lightning.core.operator import Operator
 from deeph_lightning.core.pairs import PairTable, neighbour_pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def full_pairs(atoms: Atoms, r_cut: float) -> PairTable:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from deeph_lightning.core.operator import Operator
 from deeph_lightning.errors import DataError
 from deeph_lightning.io import deeph
 from deeph_lightning.io.formats import SystemData
@@ -20,6 +19,11 @@ from deeph_lightning.report.history import History, read_history
 from deeph_lightning.report.predictions import Prediction
 from deeph_lightning.report.run import write_report
 from deeph_lightning.report.tables import MetricTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from deeph_lightning.core.operator import Operator
 
 COARSE = BandSettings(n_k_min=2, k_spacing=2.0)
 KEYS = (
@@ -98,7 +102,7 @@ def test_report_of_two_cell_sizes(tmp_path, slab, random_operator, capsys) -> No
         rows = list(csv.DictReader(stream))
     assert [row["structure"] for row in rows] == ["small", "set/large"]
     assert float(rows[0]["H_mae_meV"]) == pytest.approx(error.mean())
-    assert not [path for path in tmp_path.rglob("*partial*")]
+    assert not list(tmp_path.rglob("*partial*"))
 
 
 @pytest.mark.usefixtures("no_figures")

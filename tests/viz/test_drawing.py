@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import matplotlib as mpl
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
 
 from deeph_lightning.viz.bands import band_errors, bands, kpath_axis
 from deeph_lightning.viz.curve import training_curve, wall_time_axis
@@ -13,6 +14,9 @@ from deeph_lightning.viz.distance import error_by_distance
 from deeph_lightning.viz.orbital_pairs import orbital_pairs, shell_labels
 from deeph_lightning.viz.parity import error_against_magnitude, error_distribution, parity
 from deeph_lightning.viz.style import new_figure, paper_style, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @pytest.fixture
