@@ -14,7 +14,7 @@ ARGS ?=
 TORCH ?= $(if $(shell command -v nvidia-smi),torch>=2.13,torch==2.13.0)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all lint fmt type arch bench docs doctor clean
+.PHONY: help setup scatter train test test-all lint fmt type arch bench docs doctor clean
 # a target whose recipe failed half-way is not ready
 .DELETE_ON_ERROR:
 
@@ -22,6 +22,12 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## make the environment: torch and the package, editable
+
+# one extension per core: its build does not use ninja
+scatter: $(VENV)/.ready ## build torch-scatter into the environment (optional, minutes)
+	$(PIP) setuptools wheel
+	printf '[build_ext]\nparallel = %s\n' "$$(nproc)" > $(VENV)/build.cfg
+	DIST_EXTRA_CONFIG=$(abspath $(VENV))/build.cfg $(PIP) --no-build-isolation torch-scatter
 
 train: $(VENV)/.ready ## train ELCT on the shipped graphene set, test it, write figures
 	$(BIN)/python -m deeph_lightning.train model=elct data=graphene $(ARGS)

@@ -42,18 +42,20 @@ def run(cfg: DictConfig) -> dict[str, float]:
     # heavy imports only after the configuration is known to be good
     from deeph_lightning.report import write_run_report
     from deeph_lightning.training.callbacks.wandb_dashboard import log_report
+    from deeph_lightning.training.environment import write_json
     from deeph_lightning.training.runner import train
 
     result = train(config, is_multirun=_is_multirun())
     if not result.trainer.is_global_zero:
         return {}
     metrics = result.metrics
-    if config["test"] and not result.trainer.fast_dev_run:
-        metrics = write_run_report(
-            result.run_dir, result.module, result.datamodule, result.history_csv, metrics, config
-        )
+    if config["test"] and not config["trainer"]["fast_dev_run"]:
+        data, log_file = result.datamodule, result.history_csv
+        metrics = write_run_report(run_dir, result.module, data, log_file, metrics, config)
         step = result.trainer.global_step
-        log_report(result.trainer.loggers, result.run_dir / "figures", metrics, step)
+        log_report(result.trainer.loggers, run_dir / "figures", metrics, step)
+    else:
+        write_json(run_dir / "metrics.json", metrics)
     return metrics
 
 

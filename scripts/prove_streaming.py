@@ -87,8 +87,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         path = folder / "random.h5"
-        sizes = [_n_byte(RandomSource(8), n) for n in range(8)]
-        n_structure = max(8, round(options.store_MB * MB / np.mean(sizes)))
+        n_structure = max(8, round(options.store_MB * MB / _mean_size()))
         start = time.perf_counter()
         prepare_store(RandomSource(n_structure), path, progress=sys.stderr.isatty())
         build_s = time.perf_counter() - start
@@ -147,10 +146,11 @@ def _memory(key: str) -> float:
     raise RuntimeError(f"/proc/self/status has no {key}")
 
 
-def _n_byte(source: RandomSource, number: int) -> float:
-    """Return the size of a structure's labels: both operators, half of the pairs."""
-    system = source.read(source.names[number])
-    return 8.0 * sum(op.values.size for _, op in system.operators())
+def _mean_size() -> float:
+    """Return the mean size of a structure's labels, bytes: of an atom's, times 32 atoms."""
+    system = RandomSource(1).read("random_000000")
+    n_value = sum(op.values.size for _, op in system.operators())
+    return 8.0 * n_value / len(system.atoms) * 32
 
 
 if __name__ == "__main__":

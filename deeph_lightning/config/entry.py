@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +17,10 @@ from deeph_lightning.config.paths import CONF_DIR, check_writable, shipped
 from deeph_lightning.config.suggest import compose_checked
 from deeph_lightning.config.validate import resolve
 from deeph_lightning.errors import DeepHError
+
+# threads of numpy's and scipy's BLAS (torch has its own) bring nothing for matrices of a few
+# hundred orbitals, and cost a factor of ten and more where cores are shared; read on import
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 Check = Callable[[Mapping[str, Any]], None]
 
@@ -38,6 +43,7 @@ def start(task: Callable[[DictConfig], Any], config_name: str, check: Check) -> 
     check
         Takes the resolved configuration and raises `ConfigError`.
     """
+    _put_flag_first("-m", "--multirun")
     args = get_args_parser().parse_args()
     shows_only = args.help or args.hydra_help or args.info or args.shell_completion
     if not shows_only and args.experimental_rerun is None:
@@ -55,7 +61,16 @@ def start(task: Callable[[DictConfig], Any], config_name: str, check: Check) -> 
                 raise
             _fail(error)
 
-    hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(guarded)()
+    decorate = hydra.main(
+        version_base="1.3", config_path=str(CONF_DIR), config_name=config_name
+    )
+    decorate(guarded)()
+
+
+def _put_flag_first(*names: str) -> None:
+    """Move a flag before the overrides: argparse reads no override that comes after one."""
+    flags = [word for word in sys.argv[1:] if word in names]
+    sys.argv[1:] = flags + [word for word in sys.argv[1:] if word not in names]
 
 
 def _check_command_line(args: argparse.Namespace, config_name: str, check: Check) -> None:

@@ -127,7 +127,7 @@ def _values(override: Override) -> list[str]:
 def _first(override: Override) -> str:
     if not override.is_sweep_override():
         return str(override.input_line)
-    return f"{override.input_line.split('=', 1)[0]}={_values(override)[0]}"
+    return f"{str(override.input_line).split('=', 1)[0]}={_values(override)[0]}"
 
 
 def _check_groups(parsed: Sequence[Override], loader: ConfigLoader) -> dict[str, list[str]]:
@@ -152,7 +152,8 @@ def _check_groups(parsed: Sequence[Override], loader: ConfigLoader) -> dict[str,
                     + f"Options: {listed(options, 30)}.",
                     key=group,
                 )
-        choices[group] = [f"{override.input_line.split('=', 1)[0]}={v}" for v in _values(override)]
+        name = str(override.input_line).split("=", 1)[0]
+        choices[group] = [f"{name}={value}" for value in _values(override)]
     return choices
 
 
@@ -176,7 +177,7 @@ def _check_keys(
         if key in known or key in groups or is_added or not _is_ours(override):
             continue
         guess = nearest(key, values)
-        value = override.input_line.split("=", 1)[-1]
+        value = str(override.input_line).split("=", 1)[-1]
         lines = [f"{key} is not a key of this configuration."]
         if guess:
             lines.append(f"  Did you mean {guess[0]}={value}? Nearest: {listed(guess)}.")
@@ -187,5 +188,5 @@ def _check_keys(
             lines.append(f"  Keys of {parent or 'the top level'}: {listed(shown, 30)}.")
         if parent in known and f"{parent}._target_" not in known and parent not in groups:
             lines.append(f"  To add {name!r} to {parent}: +{key}={value}")
-        lines.append("  `--help` lists groups and options, `--cfg job` the whole configuration.")
+        lines.append("  `--help` lists groups and options, `--cfg job` shows every key.")
         raise ConfigError("\n".join(lines), key=key)

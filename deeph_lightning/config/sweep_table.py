@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -28,12 +30,11 @@ _COLUMNS = (
 class SweepTable(Callback):
     """Hydra callback: the table after ``-m``, its file after every run of the sweep."""
 
-    def on_job_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:  # noqa: ARG002
         """Write the file with the runs so far, should the sweep be stopped."""
-        if OmegaConf.select(config, "hydra.mode") is not None and "MULTIRUN" in str(
-            config.hydra.mode
-        ):
-            write_table(collect(Path(config.hydra.sweep.dir)), Path(config.hydra.sweep.dir))
+        if config.hydra.mode == RunMode.MULTIRUN:
+            folder = Path(config.hydra.sweep.dir)
+            write_table(collect(folder), folder)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
         """Write and print the table of the whole sweep."""

@@ -167,7 +167,7 @@ def check_node(
 
 def _check_scalars(function: Callable[..., Any], node: Mapping[str, Any], key: str) -> None:
     """Refuse a scalar that its annotation does not allow (`l_max: four`)."""
-    call = function.__init__ if inspect.isclass(function) else function  # type: ignore[misc]
+    call = function.__init__ if inspect.isclass(function) else function
     try:
         hints = typing.get_type_hints(call)
     except (NameError, TypeError, AttributeError):

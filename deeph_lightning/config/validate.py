@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -28,7 +28,7 @@ SUPPLIED: dict[str, tuple[str, ...]] = {
 }
 # keys of a node that the program reads itself
 ALSO: dict[str, tuple[str, ...]] = {
-    "trainer": ("num_threads", "matmul_precision", "compile"),
+    "trainer": ("num_threads", "matmul_precision"),
 }
 
 
@@ -47,6 +47,7 @@ class TrainConfig(_Plain):
     trainer: dict[str, Any]
     callbacks: dict[str, Any]
     logger: dict[str, Any]
+    report: dict[str, Any]
     paths: dict[str, str]
     task_name: str
     seed: int = Field(ge=0, lt=2**32)
@@ -80,12 +81,26 @@ class PredictConfig(_Plain):
     reraise: bool
 
 
+class EvaluateConfig(_Plain):
+    """Keys of ``conf/evaluate.yaml``."""
+
+    checkpoint: str
+    data: dict[Literal["root"], str]
+    output: str
+    split: str | None = Field(pattern="^(train|val|test)$")
+    report: dict[str, Any]
+    precision: str = Field(pattern="^(fp32|fp64)$")
+    device: str
+    num_threads: int | None = Field(ge=1)
+    reraise: bool
+
+
 def dotted_keys(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yield every dotted key and its kind: ``node``, ``value`` or ``missing`` (``???``).
 
     Interpolations are not resolved: some can be only once the program runs.
     """
-    for name in node:
+    for name in map(str, node):
         key = f"{prefix}{name}"
         if OmegaConf.is_missing(node, name):
             yield key, "missing"
@@ -134,7 +149,7 @@ def check_train(config: Mapping[str, Any]) -> None:
         a data set that does not exist.
     """
     _check_plain(TrainConfig, config)
-    for name in ("model", "loss", "optimizer", "scheduler", "trainer", "data"):
+    for name in ("model", "loss", "optimizer", "scheduler", "trainer", "data", "report"):
         check_node(
             config[name], key=name, supplied=SUPPLIED.get(name, ()), also=ALSO.get(name, ())
         )
@@ -157,14 +172,20 @@ def check_predict(config: Mapping[str, Any]) -> None:
     _check_plain(PredictConfig, config)
 
 
+def check_evaluate(config: Mapping[str, Any]) -> None:
+    """Check a resolved evaluation configuration; see `check_train`."""
+    _check_plain(EvaluateConfig, config)
+    check_node(config["report"], key="report")
+    _check_data_root(config["data"])
+
+
 def _check_data_root(node: Mapping[str, Any]) -> None:
     root = node.get("root")
     if isinstance(root, str) and not Path(root).expanduser().exists():
         raise ConfigError(
             f"data.root = {root}: there is no such file or folder.\n"
-            "  The shipped set (data=graphene) is part of the repository: run in a checkout, or "
-            "point to your own\n  folders of DeepH calculations: data=folder "
-            "data.root=/path/to/folders",
+            "  The shipped set (data=graphene) is part of the repository: run in a checkout,\n"
+            "  or point to your own DeepH folders: data=folder data.root=/path/to/folders",
             key="data.root",
         )
 

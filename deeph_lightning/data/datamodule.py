@@ -18,7 +18,7 @@ from deeph_lightning.errors import ConfigError
 from deeph_lightning.io.source import Source, open_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import torch
 
@@ -50,6 +50,9 @@ class HamiltonianDataModule(LightningDataModule):
         Take training structures in an order of their own in every epoch.
     cache_dir
         Folder of graph stores.
+    cache_mb
+        Memory for structures with what the model has worked out of their positions, MB for each
+        of the parts train, val and test; 0 reads and prepares every time.
     r_target_max
         Longest pair to learn, Å; None takes all. What that drops is reported.
     progress
@@ -73,6 +76,7 @@ class HamiltonianDataModule(LightningDataModule):
         limit_train: int | None = None,
         shuffle: bool = True,
         cache_dir: str | Path = "data/cache",
+        cache_mb: float = 256.0,
         r_target_max: float | None = None,
         progress: bool = True,
     ) -> None:
@@ -88,10 +92,10 @@ class HamiltonianDataModule(LightningDataModule):
         self.max_pairs, self.num_workers, self.seed = max_pairs, num_workers, seed
         self.shuffle, self.limit_train = shuffle, limit_train
         self._wanted_split, self.r_target_max = split, r_target_max
-        self.progress = progress
-        place = f"{self.root.resolve()} {r_target_max}"
+        self.progress, self.cache_mb = progress, cache_mb
+        place, stem = f"{self.root.resolve()} {r_target_max}", self.root.resolve().stem
         code = hashlib.sha256(place.encode()).hexdigest()[:8]
-        self.store_path = Path(cache_dir).expanduser() / f"{self.root.resolve().stem}-{code}.h5"
+        self.store_path = Path(cache_dir).expanduser() / f"{stem}-{code}.h5"
         # ranks that have no batch to validate must not stop the others
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self._source: Source | None = None
@@ -121,9 +125,9 @@ class HamiltonianDataModule(LightningDataModule):
         store = GraphStore(self.store_path)
         split = resolve_split(self._wanted_split, self._open_source().split, store.names)
         split["train"] = limited(split["train"], self.limit_train)
-        self._store = store
         self._datasets = {
-            part: GraphDataset(store, split[part], self.r_message) for part in PARTS
+            part: GraphDataset(store, split[part], self.r_message, cache_mb=self.cache_mb)
+            for part in PARTS
         }
 
     def _open_source(self) -> Source:
@@ -136,6 +140,11 @@ class HamiltonianDataModule(LightningDataModule):
         if self._datasets is None:
             raise RuntimeError("call prepare_data() and setup() first")
         return self._datasets[part]
+
+    def prepare_with(self, prepare: Callable[[Graph], Graph]) -> None:
+        """Let a model work out, once a structure, what depends on the positions alone."""
+        for part in PARTS:
+            self.dataset(part).prepare = prepare
 
     def train_graphs(self) -> Iterator[Graph]:
         """Iterate over the training structures one by one, in a fixed order."""

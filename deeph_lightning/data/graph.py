@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -135,7 +135,8 @@ class Graph:
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Graph:
         values = ((f.name, getattr(self, f.name)) for f in fields(self))
-        return replace(self, **{k: function(v) for k, v in values if isinstance(v, Tensor)})
+        moved: dict[str, Any] = {k: function(v) for k, v in values if isinstance(v, Tensor)}
+        return replace(self, **moved)
 
     def _n_orb_of_atom(self) -> Tensor:
         return torch.tensor(self.n_orb, device=self.species.device)[self.species]
@@ -170,7 +171,7 @@ def collate(graphs: Sequence[Graph]) -> Graph:
         "pair_j": join("pair_j", atom_start),
         **{key: join(key) for key in ("pair_R", "pair_vector", "pair_type")},
     }
-    labels: dict[str, Tensor | None] = dict.fromkeys(
+    labels: dict[str, Any] = dict.fromkeys(
         (
             *("H_onsite", "S_onsite", "H_hopping", "S_hopping", "H_hopping_mask"),
             *("wigner", "baseline_onsite", "baseline_hopping"),

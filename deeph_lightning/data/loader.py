@@ -60,7 +60,7 @@ class GraphLoader(DataLoader[Graph]):
         assert isinstance(self.batch_sampler, EdgeBudgetSampler)
         return self.batch_sampler
 
-    def __iter__(self) -> Iterator[Graph]:
+    def __iter__(self) -> Iterator[Graph]:  # type: ignore[override]
         # a generator: workers fetch nothing before the first batch is asked for, by which time
         # Lightning has set the epoch
         self._n_done = self._budget_sampler.n_skip

@@ -126,7 +126,7 @@ class GraphRecord:
         pairs = (self.pair_i, self.pair_j, self.pair_R, self.has_H)
         labels = (self.H_hopping, self.H_onsite, self.S_hopping, self.S_onsite)
         for array in (*arrays, *pairs, *labels):
-            state.update(b"-" if array is None else np.ascontiguousarray(array))
+            state.update(b"-" if array is None else np.ascontiguousarray(array).data)
         return state.hexdigest()
 
 

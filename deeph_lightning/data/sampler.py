@@ -72,16 +72,12 @@ class EdgeBudgetSampler(BatchSampler):
         self.sizes = np.asarray(sizes, dtype=np.int64)
         self.max_pairs, self.seed, self.shuffle = int(max_pairs), int(seed), shuffle
         self.rank, self.world_size, self.is_even = rank, world_size, is_even
+        self.sampler = self  # type: ignore[assignment]  # not of single indices
         self.epoch, self.n_skip = 0, 0
         pack = _pack if shuffle else _in_order
         n_needed = len(pack(self.sizes, self.max_pairs))
         self._n_batch = -(-n_needed // world_size) * world_size
         self._plan: tuple[int, list[list[int]]] | None = None
-
-    @property
-    def sampler(self) -> EdgeBudgetSampler:
-        """The object whose `set_epoch` Lightning calls."""
-        return self
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order."""
@@ -96,8 +92,9 @@ class EdgeBudgetSampler(BatchSampler):
         return len(self._batches())
 
     def __iter__(self) -> Iterator[list[int]]:
+        # a generator: the data loader calls this twice, and uses the second
         start, self.n_skip = self.n_skip, 0
-        return iter(self._batches()[start:])
+        yield from self._batches()[start:]
 
     def _batches(self) -> list[list[int]]:
         """Return this rank's batches of the epoch."""

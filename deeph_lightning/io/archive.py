@@ -91,7 +91,8 @@ def write_archive(
     Returns
     -------
     dict
-        Largest loss of each operator, by its name.
+        Largest loss of an element of each operator, by its name; where Hermitian partners
+        disagree in the source, that counts too.
 
     Raises
     ------

@@ -117,10 +117,15 @@ class Conversion:
             self.failures[name] = f"{self.folders[name]}: {error.strerror or error}"
 
     def write_split(self) -> None:
-        """Write the split of the source, where it has one, as ``split.json``."""
-        if self.split:
-            with new_file(self.output / "split.json") as path:
-                path.write_text(json.dumps(self.split, indent=1) + "\n", encoding="utf-8")
+        """Write the split of the source, if it has one, without structures that failed."""
+        if not self.split:
+            return
+        split = {
+            part: [name for name in names if name not in self.failures]
+            for part, names in self.split.items()
+        }
+        with new_file(self.output / "split.json") as path:
+            path.write_text(json.dumps(split, indent=1) + "\n", encoding="utf-8")
 
     def summary(self) -> str:
         """Say what was done, and what the checks gave."""

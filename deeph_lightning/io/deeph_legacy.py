@@ -151,9 +151,9 @@ def _read_atoms(folder: Path, name: str) -> tuple[Atoms, OrbitalBasis]:
 def _read_basis(folder: Path, atoms: Atoms, name: str) -> OrbitalBasis:
     """Read ``orbital_types.dat`` and label the atoms where elements are not enough."""
     path = require(folder / "orbital_types.dat", name, "the shells of each atom on a line")
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     try:
-        shells = [tuple(int(l) for l in line.split()) for line in lines]
+        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+        shells = [tuple(int(l) for l in line) for line in lines if line]
     except ValueError as error:
         msg = (
             f"{path}: structure '{name}', found {error}, expected degrees l. Correct the file."

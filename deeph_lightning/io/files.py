@@ -106,7 +106,7 @@ def read_dataset(file: h5py.File, key: str, structure: str) -> NDArray[Any]:
     found = file.get(key)
     path = Path(file.filename)
     if not isinstance(found, h5py.Dataset):
-        keys = ", ".join(list(file)[:6]) or "nothing"
+        keys = ", ".join(str(k) for k in list(file)[:6]) or "nothing"
         msg = (
             f"{path}: structure '{structure}', dataset '{key}' is missing; the file holds "
             f"{keys}. Write it again with all datasets of its format."
@@ -154,7 +154,10 @@ def read_table(path: Path, structure: str, what: str) -> NDArray[np.float64]:
     """
     require(path, structure, what)
     try:
-        table = np.loadtxt(path, ndmin=2, dtype=np.float64)
+        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+        table = np.array([line for line in lines if line], dtype=np.float64)
+        if table.ndim != 2:
+            raise ValueError("it is empty")
     except ValueError as error:
         msg = f"{path}: structure '{structure}', this is no table of numbers ({error})."
         raise FormatError(f"{msg} Correct the file.", path=path, structure=structure) from None

@@ -59,8 +59,8 @@ def read_structures(path: str | Path) -> list[Atoms]:
             found[name] = atoms
     if not found:
         raise DataError(
-            f"structure={path}: the folder holds no structure (looked for {', '.join(_PATTERNS)} "
-            f"and DeepH folders at any depth).",
+            f"structure={path}: the folder holds no structure (looked for "
+            f"{', '.join(_PATTERNS)} and DeepH folders at any depth).",
             path=path,
         )
     return list(found.values())
@@ -92,11 +92,11 @@ def _read(source: Path) -> list[Atoms]:
     is_poscar = source.name.startswith(("POSCAR", "CONTCAR")) or source.suffix == ".vasp"
     try:
         frames = ase.io.read(source, index=":", format="vasp" if is_poscar else None)
-    except Exception as error:  # ASE's readers raise whatever their parsers meet
+    except Exception as error:  # noqa: BLE001  # ASE's parsers raise whatever they meet
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FormatError(
-            f"{source}: ASE cannot read a structure ({type(error).__name__}: {reason}). Correct "
-            f"the file, or give one of another format.",
+            f"{source}: ASE cannot read a structure ({type(error).__name__}: {reason}). "
+            f"Correct the file, or give one of another format.",
             path=source,
         ) from None
     empty = [n for n, atoms in enumerate(frames) if len(atoms) == 0]

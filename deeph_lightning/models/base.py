@@ -69,7 +69,9 @@ class HamiltonianModel(nn.Module):
         self.r_target = {key: float(value) for key, value in r_target.items()}
         shells = [self.basis.shells[label] for label in labels]
         index = range(len(labels))
-        self.onsite_couplings = {a: BlockCoupling(shells[a], shells[a], o3=o3) for a in index}
+        self.onsite_couplings = {
+            a: BlockCoupling(shells[a], shells[a], o3=o3, onsite=True) for a in index
+        }
         self.pair_couplings, cutoffs = {}, {}
         for a in index:
             for b in range(a, len(labels)):
@@ -118,17 +120,20 @@ class HamiltonianModel(nn.Module):
     def prepare(self, graph: Graph) -> Graph:
         """Work out what depends on the positions alone: frames and two-centre baseline.
 
-        A prepared graph costs less in every step; prediction is the same without.
+        A prepared graph costs less in every step; prediction is the same without. The graph may
+        lie on another device than the model and stays there.
         """
+        home, graph = graph.pair_vector.device, graph.to(next(self.parameters()).device)
         n = graph.n_target
         frames, distance = self.geometry(graph)
         hopping = self.hopping_head.two_centre(graph, frames.blocks, distance[:n], self.baseline)
+        onsite = self.onsite_head.two_centre(graph, self.baseline)
         return replace(
             graph,
             wigner=frames.flat(),
             baseline_hopping=hopping.to(self.dtype),
-            baseline_onsite=self.onsite_head.two_centre(graph, self.baseline).to(self.dtype),
-        )
+            baseline_onsite=onsite.to(self.dtype),
+        ).to(home)
 
     def geometry(self, graph: Graph) -> tuple[EdgeFrames, Tensor]:
         """Frames of all pairs and their distances ``(P,)``, Å, float64."""

@@ -62,7 +62,7 @@ class NeighbourEmbedding(nn.Module):
     ) -> Tensor:
         """Return node features ``(A, F)`` from species scalars ``(A, C)``."""
         own = scalars.index_select(0, segments.receiver)
-        other = own.view(2, len(radial), -1).flip(0).flatten(0, 1)
+        other = torch.cat(own.chunk(2)[::-1])
         weights = self.weights(torch.cat([own, other, radial.repeat(2, 1)], -1))
         weights = weights * envelope.repeat(2)[:, None]
         parts, start = [], 0
@@ -91,8 +91,9 @@ class ELCTBlock(nn.Module):
         Attention heads; 0 sums neighbours with the cut-off envelope alone.
     o3
         Exact inversion symmetry.
-    first
-        The first block receives no pair features.
+    number
+        The first block (0) receives no pair features and neither unnatural node features nor
+        mirror-odd invariants, which only arise in it.
     """
 
     def __init__(
@@ -103,16 +104,24 @@ class ELCTBlock(nn.Module):
         n_radial: int,
         n_heads: int,
         o3: bool,
-        first: bool,
+        number: int,
     ) -> None:
         super().__init__()
-        self.layout = layout
-        self.norm = NodeNorm(layout)
+        self.layout = layout if number else Layout.of(layout.natural)
+        self.full_layout = layout
+        self.norm = NodeNorm(self.layout)
         self.activation = EdgeActivation(pair_layout, n_radial, n_heads)
-        inputs = [layout] if first else [layout, pair_layout]
-        self.mix = SO2Linear(inputs, pair_layout, extra=self.activation.extra, o3=o3)
-        self.pair_out = SO2Linear([pair_layout], pair_layout, o3=o3)
-        self.message = SO2Linear([pair_layout], layout, o3=o3)
+        inputs = [layout, pair_layout] if number else [self.layout]
+        self.mix = SO2Linear(
+            inputs,
+            pair_layout,
+            extra=self.activation.extra,
+            o3=o3,
+            odd_inputs=[True, number > 1] if number else None,
+        )
+        odd = [number > 0]
+        self.pair_out = SO2Linear([pair_layout], pair_layout, o3=o3, odd_inputs=odd)
+        self.message = SO2Linear([pair_layout], layout, o3=o3, odd_inputs=odd)
         self.attention = SmoothAttention(layout, n_heads)
         self.node_out = NodeLinear(layout, layout, gain=0.5)
         self.feed_norm = NodeNorm(layout)
@@ -128,7 +137,8 @@ class ELCTBlock(nn.Module):
         segments: Segments,
     ) -> tuple[Tensor, EdgeTensor]:
         """Update node features ``(A, F)`` and pair features."""
-        ends = self.norm(x).index_select(0, segments.receiver).chunk(2)
+        known = x[:, : self.layout.node_size]  # natural channels come first
+        ends = self.norm(known).index_select(0, segments.receiver).chunk(2)
         inputs = [rotate_to_edges(*ends, frames, self.layout)]
         if pair is not None:
             inputs.append(pair)
@@ -136,7 +146,7 @@ class ELCTBlock(nn.Module):
         update = as_edge(*self.pair_out(hidden))
         if pair is not None:
             update = EdgeTensor(pair.zero + update.zero, pair.rest + update.rest)
-        message = rotate_to_nodes(as_edge(*self.message(hidden)), frames, self.layout)
+        message = rotate_to_nodes(as_edge(*self.message(hidden)), frames, self.full_layout)
         x = x + self.node_out(self.attention(message, logit, envelope, segments))
         return x + self.feed(self.feed_norm(x)), update
 
@@ -213,19 +223,20 @@ class ELCT(HamiltonianModel):
         self.radial = nn.Sequential(nn.Linear(n_radial, n_radial), nn.SiLU())
         self.neighbours = NeighbourEmbedding(layout, n_radial)
         self.blocks = nn.ModuleList(
-            ELCTBlock(
-                layout, pair_layout, n_radial=n_radial, n_heads=n_heads, o3=o3, first=n == 0
-            )
+            ELCTBlock(layout, pair_layout, n_radial=n_radial, n_heads=n_heads, o3=o3, number=n)
             for n in range(n_blocks)
         )
         self.norm = NodeNorm(layout)
-        self.onsite_edge = SO2Linear([pair_layout], head_layout, o3=o3)
+        odd = [n_blocks > 1]
+        self.onsite_edge = SO2Linear([pair_layout], head_layout, o3=o3, odd_inputs=odd)
         self.head_node = NodeLinear(layout, head_layout)
         self.head_radial = nn.Sequential(nn.Linear(n_radial, n_radial), nn.SiLU())
         self.head_activation = EdgeActivation(pair_layout, n_radial)
         extra = self.head_activation.extra
         self.head_mix = SO2Linear([head_layout], pair_layout, extra=extra, o3=o3)
-        self.head_pair = SO2Linear([pair_layout], pair_layout, extra=extra, o3=o3)
+        self.head_pair = SO2Linear(
+            [pair_layout], pair_layout, extra=extra, o3=o3, odd_inputs=odd
+        )
         self.build_heads(layout, pair_layout, head_layout)
 
     def forward(self, graph: Graph) -> dict[str, Tensor]:

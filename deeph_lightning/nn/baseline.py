@@ -114,7 +114,7 @@ class OnsiteBaseline(nn.Module):
         for L, count in enumerate(counts):
             shape = (n_neighbour * n_basis, count)
             self.register_buffer(f"weight_{L}", torch.zeros(shape, dtype=torch.float64))
-        self.register_buffer("scale", torch.ones(coupling.size, dtype=torch.float64))
+        self.register_buffer("scale", torch.ones(len(coupling.node_matrix), dtype=torch.float64))
 
     def radial(self, distance: Tensor) -> Tensor:
         """Radial functions ``(E, n_basis)`` in float64, zero at the cut-off."""

@@ -35,6 +35,8 @@ class BlockCoupling:
         Degrees l of the shells of the row and of the column atom, in basis order.
     o3
         Label components natural or unnatural; without inversion all count as natural.
+    onsite
+        Symmetric blocks of one atom: only their independent components.
 
     Attributes
     ----------
@@ -44,19 +46,27 @@ class BlockCoupling:
         ``(parity, L, components, offset)``: order of the crystal-frame coefficients, each section
         stored as ``(2L+1, components)``.
     node_matrix
-        ``(n, n_row * n_column)``, rows in the order of `sections`.
+        ``(n, n_row * n_column)``, rows in the order of `sections`; n is the number of independent
+        elements.
     edge_matrix
         The same, rows in the order (zero, rest even, rest odd) of an edge tensor of `layout`.
     """
 
     def __init__(
-        self, shells_row: Sequence[int], shells_column: Sequence[int], *, o3: bool = True
+        self,
+        shells_row: Sequence[int],
+        shells_column: Sequence[int],
+        *,
+        o3: bool = True,
+        onsite: bool = False,
     ) -> None:
-        self.o3 = o3
+        self.o3, self.onsite = o3, onsite
         self.components: dict[str, list[Component]] = {"natural": [], "unnatural": []}
         for row, l1 in enumerate(shells_row):
             for column, l2 in enumerate(shells_column):
                 for L in range(abs(l1 - l2), l1 + l2 + 1):
+                    if onsite and (column < row or (column == row and L % 2)):
+                        continue  # fixed by symmetry, or zero
                     natural = not o3 or (l1 + l2 + L) % 2 == 0
                     key = "natural" if natural else "unnatural"
                     self.components[key].append(Component(row, column, L))
@@ -81,7 +91,7 @@ class BlockCoupling:
     @property
     def size(self) -> int:
         """Number of elements of a block."""
-        return len(self.node_matrix)
+        return self.node_matrix.shape[1]
 
     def reversal(self) -> Tensor:
         """Signs ``(n,)`` of the edge coefficients of the reversed direction.
@@ -108,6 +118,8 @@ class BlockCoupling:
         block[
             :, start_row : start_row + 2 * l1 + 1, start_column : start_column + 2 * l2 + 1
         ] = w3j.permute(2, 0, 1)
+        if self.onsite and part.row != part.column:
+            block = (block + block.mT) * 0.5**0.5
         return block
 
     def _node_rows(self, vectors: dict[tuple[str, int], Tensor]) -> Tensor:

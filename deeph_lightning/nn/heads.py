@@ -225,16 +225,12 @@ class OnsiteHead(nn.Module):
         return self._flat(blocks, graph)
 
     def _flat(self, blocks: dict[int, Tensor], graph: Graph) -> Tensor:
-        """Symmetrise blocks per species and put them into atom order."""
-        values, places = [], []
-        for a, coupling, atoms in self._species(graph):
-            n_orb = _n_orbital(coupling)
-            block = blocks[a].view(len(atoms), n_orb, n_orb)
-            values.append((0.5 * (block + block.mT)).flatten())
-            places.append(self._places(graph, atoms, coupling))
-        if len(values) == 1:
-            return values[0]
-        return torch.cat(values)[torch.argsort(torch.cat(places))]
+        """Put blocks of all species into atom order."""
+        if len(blocks) == 1:
+            return next(iter(blocks.values())).flatten()
+        places = [self._places(graph, atoms, coupling) for _, coupling, atoms in self._species(graph)]
+        values = torch.cat([block.flatten() for block in blocks.values()])
+        return values[torch.argsort(torch.cat(places))]
 
     def coefficients(self, graph: Graph) -> dict[int, Tensor]:
         """Crystal-frame components of the labels, per species ``(A_s, n)``, float64."""
@@ -287,7 +283,3 @@ class ComponentReadout(nn.Module):
             else:
                 parts.append(x.new_zeros(len(x), (2 * L + 1) * count))
         return torch.cat(parts, -1)
-
-
-def _n_orbital(coupling: BlockCoupling) -> int:
-    return sum(2 * l + 1 for l in coupling.shells_row)

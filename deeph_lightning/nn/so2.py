@@ -33,6 +33,9 @@ class SO2Linear(nn.Module):
         Exact inversion symmetry.
     gain
         Scale of the initial weights.
+    odd_inputs
+        Whether each input has mirror-odd m = 0 coefficients; no linear map makes them from
+        natural features, so in a first layer they are zero and need no weights.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class SO2Linear(nn.Module):
         extra: int = 0,
         o3: bool = True,
         gain: float = 1.0,
+        odd_inputs: Sequence[bool] | None = None,
     ) -> None:
         super().__init__()
         self.layouts_in, self.layout_out, self.o3 = list(layouts_in), layout_out, o3
@@ -50,7 +54,9 @@ class SO2Linear(nn.Module):
         self.n_natural = natural_out + extra
         sizes = [layout.zero_sizes for layout in layouts_in]
         self.natural = _weights([n for n, _ in sizes], self.n_natural, gain)
-        self.unnatural = _weights([u for _, u in sizes], unnatural_out, gain)
+        odd = odd_inputs or [True] * len(sizes)
+        n_odd = [u * has for (_, u), has in zip(sizes, odd, strict=True)]
+        self.unnatural = _weights(n_odd, unnatural_out, gain)
         self.orders, self.mixed = nn.ModuleList(), nn.ModuleList()
         for m in range(1, layout_out.l_max + 1):
             n_in = [_order_size(layout, m) for layout in layouts_in]
@@ -81,11 +87,12 @@ class SO2Linear(nn.Module):
                 out = natural[0].new_zeros(2, 2 * n_pair, size)
             outputs.append(out)
         rest = torch.cat(outputs, -1) if outputs else natural[0].new_zeros(2, 2 * n_pair, 0)
-        empty = natural[0].new_zeros(2, n_pair, 0)
-        unnatural_out = _apply(self.unnatural, unnatural)
+        odd = _apply(self.unnatural, unnatural)
+        if odd is None:
+            odd = natural[0].new_zeros(2, n_pair, self.layout_out.zero_sizes[1])
         return (
             _apply(self.natural, natural),
-            empty if unnatural_out is None else unnatural_out,
+            odd,
             rest.view(2, 2, n_pair, sum(self.layout_out.rest_sizes)),
         )
 

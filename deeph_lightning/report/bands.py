@@ -97,7 +97,7 @@ class PathBands:
 
 def formula(atoms: Atoms) -> str:
     """Return the chemical formula of the whole cell, which names its size: C18."""
-    return str(atoms.get_chemical_formula())  # type: ignore[no-untyped-call]
+    return str(atoms.get_chemical_formula())
 
 
 class BandComparison:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+N_PATH = 6  # cell sizes whose bands are drawn
+
 
 @dataclass
 class Report:
@@ -51,7 +53,8 @@ class Report:
     skipped
         Why bands were left out, and of which structures.
     grids, paths
-        k-grid, and bands of the first structure along a path, of each cell size.
+        k-grid of each cell size, and bands of its first structure along a path (of the first
+        `N_PATH` sizes).
     """
 
     settings: BandSettings
@@ -120,7 +123,8 @@ class Report:
 
     def _add_comparison(self, comparison: BandComparison) -> None:
         size = self.size_of[comparison.name]
-        if size not in self.paths and comparison.is_periodic.any():
+        is_new = size not in self.paths and len(self.paths) < N_PATH
+        if is_new and comparison.is_periodic.any():
             self.paths[size] = comparison.along_path()
         self.grids[size] = "x".join(map(str, comparison.grid))
         self.e_fermi[comparison.name] = comparison.e_fermi[1]
@@ -152,8 +156,8 @@ class Report:
         if self.bands:
             grids = ", ".join(f"{size} {grid}" for size, grid in self.grids.items())
             lines.append(
-                f"bands: states within {self.settings.near_eV:g} eV of E_F, S of DFT, both sides "
-                f"at their own E_F; k-grid {grids}"
+                f"bands: states within {self.settings.near_eV:g} eV of E_F, overlap of DFT, "
+                f"each side at its own E_F; k-grid {grids}"
             )
         for reason, names in self.skipped.items():
             lines.append(f"bands of {listed(names, 4)} left out: {reason}")

@@ -91,7 +91,10 @@ def parity_figure(statistics: ErrorStatistics) -> Figure:
     error_distribution(right, ERROR_BINS.centres, onsite, hopping)
     right.set_ylim(middle.get_ylim())
     right.tick_params(labelleft=False)
-    right.legend(loc="upper right", handlelength=1.2, borderaxespad=0.3, handletextpad=0.5)
+    right.legend(
+        loc="upper right", handlelength=1.2, borderaxespad=0.3, handletextpad=0.5,
+        frameon=True, framealpha=0.85, edgecolor="none",
+    )  # fmt: skip
     total = statistics.total().metrics()
     left.text(
         0.04,
@@ -175,7 +178,11 @@ def bands_figure(data: PathBands) -> Figure:
     title = rf"within {near_eV:g} eV of $E_\mathrm{{F}}$"
     near = error[np.abs(data.reference) <= near_eV]
     if near.size:
-        title += f": mean (line) {near.mean():.2g}, largest {near.max():.2g} meV"
+        mean, largest = (
+            f"{value:.0f}" if value >= 100 else f"{value:.2g}"
+            for value in (near.mean(), near.max())
+        )
+        title += f": mean (line) {mean}, largest {largest} meV"
     lower.set_title(title, fontsize=7, loc="left", pad=2)
     for ax in (upper, lower):
         draw_bands.kpath_axis(ax, path.tick, path.labels)

@@ -115,6 +115,8 @@ def write_report(
         There is no structure, or one without H.
     """
     report, console = Report(settings), Console()
+    if not console.is_terminal:
+        console = Console(width=160)  # a log has room for all columns
     for prediction in track(
         predictions, "test structures", n_structure, console=console, transient=True
     ):

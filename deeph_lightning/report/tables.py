@@ -30,6 +30,7 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     ("e_fermi_mae_meV", "E_F, MAE", "meV"),
 )
 TOTAL = "all"
+N_COLUMN = 7  # printed; the files have all
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,14 @@ class MetricTable:
         return rows
 
     def print(self, console: Console) -> None:
-        """Print with rich."""
-        header, *rows = self.cells()
-        table = Table(title=self.title, caption="\n".join(self.notes), caption_justify="left")
+        """Print with rich; of very many columns the first ones and the last."""
+        names, notes = list(self.columns), list(self.notes)
+        if len(names) > N_COLUMN:
+            notes.append(f"{len(names) - N_COLUMN} more cell sizes are in metrics_table.csv")
+            names = [*names[: N_COLUMN - 1], names[-1]]
+        shown = MetricTable({name: self.columns[name] for name in names}, self.title)
+        header, *rows = shown.cells()
+        table = Table(title=self.title, caption="\n".join(notes), caption_justify="left")
         table.add_column(header[0], no_wrap=True)
         table.add_column(header[1])
         for name in header[2:]:

@@ -9,13 +9,13 @@ weights where averaging was on. This module alone reads that record.
 from __future__ import annotations
 
 import os
-import pickle
 import platform
-import zipfile
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
@@ -34,7 +34,7 @@ CONVENTION = (
 )
 UNITS = {"energy": "eV", "length": "angstrom"}
 # keys of the data node that do not change what is learnt; the fingerprint stands for the place
-_FREE_DATA_KEYS = {"root", "cache_dir", "num_workers", "progress"}
+_FREE_DATA_KEYS = {"root", "cache_dir", "cache_mb", "num_workers", "progress"}
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -58,7 +58,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, stream)
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.replace(partial, path)
+            partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
 
@@ -143,7 +143,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = find_checkpoint(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+    except (OSError, EOFError, RuntimeError, BadZipFile, UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{path}: cannot be read as a checkpoint ({reason}).\n  The file is cut off or of "
@@ -161,8 +161,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         is_newer = isinstance(record["format"], int) and record["format"] > FORMAT
         wrote = record.get("versions", {}).get("deeph_lightning", "unknown")
         raise CheckpointError(
-            f"{path}: checkpoint format {record['format']}, this version reads format {FORMAT}; "
-            f"it was written by deeph_lightning {wrote}.\n"
+            f"{path}: checkpoint format {record['format']}, this version reads {FORMAT}. "
+            f"Written by deeph_lightning {wrote}.\n"
             + ("  Update deeph_lightning." if is_newer else "  Train again with this version."),
             path=path,
         )
@@ -247,8 +247,8 @@ def load_weights(
     theirs, ours = checkpoint["deeph"]["basis"], module.hparams["model"]["basis"]
     if theirs != ours:
         raise CheckpointError(
-            f"{path}: was trained with the basis {theirs}, the data have {ours}.\n  Use data of "
-            "that basis, or train anew without this checkpoint.",
+            f"{path}: was trained with the basis {theirs}, the data have {ours}.\n"
+            "  Use data of that basis, or train anew without this checkpoint.",
             path=path,
         )
     try:
@@ -297,8 +297,8 @@ def check_resume(
         raise ConfigError(
             f"ckpt: {path} belongs to a run with other settings:\n    "
             + "\n    ".join(lines)
-            + "\n  Use the settings of that run to go on with it, or start anew from its weights "
-            f"by init_from={path} instead of ckpt=.",
+            + "\n  Use the settings of that run to go on with it, or start anew from its "
+            f"weights:\n  init_from={path} instead of ckpt=.",
             key="ckpt",
         )
 

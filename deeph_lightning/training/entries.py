@@ -81,7 +81,7 @@ def fit_gauge(
     Returns
     -------
     onsite, hopping
-        The differences less mu S. Gradients flow through mu: the result does not change along S.
+        The differences less mu S. Gradients flow through mu and have no part along S.
     """
     overlap_onsite = overlap_onsite.to(onsite.dtype)
     overlap_hopping = overlap_hopping.to(hopping.dtype)

@@ -14,7 +14,7 @@ import torch
 
 from deeph_lightning.training.checkpoint import version_of
 
-_PACKAGES = ("deeph_lightning", "torch", "lightning", "numpy", "e3nn", "hydra-core", "h5py", "ase")
+_PACKAGES = ("deeph_lightning", "torch", "lightning", "numpy", "hydra-core", "h5py", "ase")
 
 
 def environment_record(**more: Any) -> dict[str, Any]:
@@ -59,8 +59,8 @@ def _commit() -> dict[str, Any]:
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(  # noqa: S603
-                ["git", "-C", str(root), *arguments],  # noqa: S607
+            done = subprocess.run(
+                ["git", "-C", str(root), *arguments],
                 capture_output=True,
                 text=True,
                 timeout=10,
@@ -73,4 +73,5 @@ def _commit() -> dict[str, Any]:
     if not (root / ".git").exists():
         return {"commit": None, "is_dirty": None}
     status = git("status", "--porcelain")
-    return {"commit": git("rev-parse", "HEAD"), "is_dirty": None if status is None else bool(status)}
+    is_dirty = None if status is None else bool(status)
+    return {"commit": git("rev-parse", "HEAD"), "is_dirty": is_dirty}

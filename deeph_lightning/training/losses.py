@@ -71,7 +71,7 @@ class HamiltonianLoss(nn.Module):
             raise ConfigError("loss.terms: no term has a weight.", key="loss.terms")
         if huber_delta_meV <= 0.0 or onsite_weight < 0.0:
             raise ConfigError(
-                f"loss: huber_delta_meV = {huber_delta_meV} must be positive and onsite_weight = "
+                f"loss: huber_delta_meV = {huber_delta_meV} must be positive, onsite_weight = "
                 f"{onsite_weight} not negative.",
                 key="loss",
             )
@@ -112,8 +112,8 @@ class HamiltonianLoss(nn.Module):
         if self.gauge_free:
             if graph.S_onsite is None or graph.S_hopping is None:
                 raise DataError(
-                    f"structure {listed(graph.name, 3)}: loss.gauge_free compares H up to mu S, "
-                    "but there is no overlap.\n  Give overlap.h5 for every structure, or set "
+                    f"structure {listed(graph.name, 3)}: loss.gauge_free compares H up to mu S,"
+                    "\n  but there is no overlap. Give overlap.h5 for every structure, or set "
                     "loss.gauge_free=false.",
                     structure=graph.name[0],
                 )
@@ -124,9 +124,8 @@ class HamiltonianLoss(nn.Module):
         # a block counts once or twice, times its factors
         pair_i, pair_j = graph.pair_i[: graph.n_target], graph.pair_j[: graph.n_target]
         w_onsite = self.onsite_factor.to(onsite.dtype)[graph.species]
-        w_hopping = 2.0 * self.hopping_factor.to(hopping.dtype)[
-            graph.species[pair_i], graph.species[pair_j]
-        ]
+        kind_i, kind_j = graph.species[pair_i], graph.species[pair_j]
+        w_hopping = 2.0 * self.hopping_factor.to(hopping.dtype)[kind_i, kind_j]
         w_onsite = index.spread_onsite(w_onsite, onsite.shape[0])
         w_hopping = index.spread_hopping(w_hopping, hopping.shape[0])
         n_entry = _mean_over_ranks(onsite.new_tensor(onsite.shape[0] + 2 * hopping.shape[0]))
@@ -144,9 +143,7 @@ class HamiltonianLoss(nn.Module):
         }
         return loss, parts
 
-    def _term(
-        self, name: str, mean: Callable[[Callable[[Tensor], Tensor]], Tensor]
-    ) -> Tensor:
+    def _term(self, name: str, mean: Callable[[Callable[[Tensor], Tensor]], Tensor]) -> Tensor:
         """Return one term from the weighted mean of a function of the entries."""
         if name == "mae":
             return mean(torch.abs)

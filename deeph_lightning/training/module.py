@@ -41,12 +41,12 @@ class HamiltonianModule(LightningModule):
         self,
         model: dict[str, Any],
         loss: dict[str, Any],
-        optimizer: dict[str, Any] | None = None,
-        scheduler: dict[str, Any] | None = None,
-        about: dict[str, Any] | None = None,
+        optimizer: dict[str, Any] | None = None,  # noqa: ARG002
+        scheduler: dict[str, Any] | None = None,  # noqa: ARG002
+        about: dict[str, Any] | None = None,  # noqa: ARG002
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(logger=False)
+        self.save_hyperparameters(logger=False)  # all arguments, under self.hparams
         self.model: HamiltonianModel = build(model, key="model")
         self.loss: HamiltonianLoss = build(loss, key="loss", basis=model["basis"])
         self.val_metrics = HamiltonianMetrics()

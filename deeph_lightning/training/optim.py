@@ -57,8 +57,8 @@ def build_scheduler(
         n_step = total_steps()
         if not math.isfinite(n_step) or n_step < 1:
             raise ConfigError(
-                "scheduler: the length of training is not known, and this schedule ends with it."
-                "\n  Set trainer.max_epochs=N, or use scheduler=plateau.",
+                "scheduler: it ends with the training, whose length is not known.\n"
+                "  Set trainer.max_epochs=N, or use scheduler=plateau.",
                 key="trainer.max_epochs",
             )
         extra["total_steps"] = int(n_step)

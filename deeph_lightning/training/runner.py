@@ -7,10 +7,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import LightningDataModule, Trainer, seed_everything
+from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
 
 from deeph_lightning.config.paths import check_writable
@@ -32,10 +32,13 @@ from deeph_lightning.training.environment import environment_record, set_threads
 from deeph_lightning.training.module import HamiltonianModule
 from deeph_lightning.training.quiet import hush
 
+if TYPE_CHECKING:
+    from deeph_lightning.data.datamodule import HamiltonianDataModule
+
 log = logging.getLogger(__name__)
 
 # keys of the trainer node that are read here, not by Lightning's Trainer
-_OWN_KEYS = ("num_threads", "matmul_precision", "compile")
+_OWN_KEYS = ("num_threads", "matmul_precision")
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class TrainedRun:
 
     run_dir: Path
     module: HamiltonianModule
-    datamodule: LightningDataModule
+    datamodule: HamiltonianDataModule
     trainer: Trainer
     metrics: dict[str, float]
     history_csv: Path | None
@@ -93,6 +96,7 @@ def train(config: Mapping[str, Any], *, is_multirun: bool = False) -> TrainedRun
     datamodule.setup("fit")
     module = _make_module(config, datamodule)
     _start_weights(module, datamodule, start)
+    datamodule.prepare_with(module.model.prepare)
     trainer = _make_trainer(config, run_dir)
     if trainer.is_global_zero:
         record = environment_record(
@@ -107,8 +111,6 @@ def train(config: Mapping[str, Any], *, is_multirun: bool = False) -> TrainedRun
     n_parameter = sum(p.numel() for p in module.model.parameters())
     log.info("network %s, %d parameters", type(module.model).__name__, n_parameter)
     log.info("run folder %s", run_dir)
-    if config["trainer"]["compile"]:
-        module.model.compile(dynamic=True)
     if start.resume is not None:
         history.carry_over(start.resume.parent.parent, run_dir, start.n_step)
 
@@ -121,9 +123,8 @@ def train(config: Mapping[str, Any], *, is_multirun: bool = False) -> TrainedRun
     if config["test"] and not trainer.fast_dev_run:
         metrics = _test(config, trainer, module, datamodule)
     metrics |= _figures_of_merit(trainer, n_parameter)
-    return TrainedRun(
-        run_dir, module, datamodule, trainer, metrics, run_dir / history.LOG if has_log else None
-    )
+    history_csv = run_dir / history.LOG if has_log else None
+    return TrainedRun(run_dir, module, datamodule, trainer, metrics, history_csv)
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def _set_process(config: Mapping[str, Any]) -> None:
 
 
 def _make_module(
-    config: Mapping[str, Any], datamodule: LightningDataModule
+    config: Mapping[str, Any], datamodule: HamiltonianDataModule
 ) -> HamiltonianModule:
     basis = {label: list(shells) for label, shells in datamodule.basis.shells.items()}
     r_target = {pair: float(r) for pair, r in datamodule.r_target.items()}
@@ -209,7 +210,7 @@ def _make_module(
 
 
 def _start_weights(
-    module: HamiltonianModule, datamodule: LightningDataModule, start: _Start
+    module: HamiltonianModule, datamodule: HamiltonianDataModule, start: _Start
 ) -> None:
     """Fit baseline and scales to the training set, unless a checkpoint brings them."""
     if start.resume is not None and start.checkpoint is not None:
@@ -250,7 +251,7 @@ def _test(
     config: Mapping[str, Any],
     trainer: Trainer,
     module: HamiltonianModule,
-    datamodule: LightningDataModule,
+    datamodule: HamiltonianDataModule,
 ) -> dict[str, float]:
     """Test the best weights on one device; with several, samplers would pad the set."""
     trainer.strategy.barrier("before the test")

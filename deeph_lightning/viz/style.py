@@ -7,6 +7,7 @@ prediction dashed blue, so that line style repeats what colour says.
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -68,8 +69,14 @@ _RC: dict[Any, Any] = {
 @contextmanager
 def paper_style() -> Iterator[None]:
     """Draw and save with the settings of this file; the caller's settings come back after."""
-    with mpl.rc_context(_RC):
-        yield
+    chatty = logging.getLogger("fontTools")  # tells every glyph of every PDF
+    level = chatty.level
+    chatty.setLevel(logging.WARNING)
+    try:
+        with mpl.rc_context(_RC):
+            yield
+    finally:
+        chatty.setLevel(level)
 
 
 def new_figure(width_mm: float, height_mm: float) -> Figure:

@@ -154,7 +154,7 @@ def test_unknown_element() -> None:
     atoms = Atoms("CO", positions=[[0, 0, 0], [0, 0, 1.1]], cell=[9, 9, 9], pbc=True)
     atoms.info["name"] = "monoxide"
     with pytest.raises(
-        BasisMismatchError, match="monoxide.*holds O, but the model knows C only"
+        BasisMismatchError, match=r"monoxide.*holds O, but the model knows C only"
     ):
         graph_from_structure(atoms, GRAPHENE, 5.0, {"C-C": 9.0})
 
@@ -197,7 +197,7 @@ def test_label_without_element() -> None:
 def test_no_hamiltonian() -> None:
     system = random_system(0)
     system.H = None
-    with pytest.raises(DataError, match="toy_0.*no Hamiltonian"):
+    with pytest.raises(DataError, match=r"toy_0.*no Hamiltonian"):
         record_from_system(system)
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,8 +20,6 @@ from tests.data.sets import random_system
 from tests.systems import BASIS
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from deeph_lightning.data.graph import Graph
 
 N = 10
@@ -140,7 +142,7 @@ class Recorder(LightningModule):
         self.weight = torch.nn.Parameter(torch.zeros(()))
         self.seen: list[tuple[int, list[str]]] = []
 
-    def training_step(self, graph: Graph, batch_idx: int) -> torch.Tensor:  # noqa: ARG002
+    def training_step(self, graph: Graph, batch_idx: int) -> torch.Tensor:
         self.seen.append((self.current_epoch, graph.name))
         return (self.weight - 1.0) ** 2
 
@@ -214,3 +216,25 @@ def test_resume_after_limited_epochs(root: Path, cache: Path, tmp_path: Path) ->
     fit(make(root, cache, **options), SaveAtEnd(), epochs=1, limit_train_batches=3)
     rest = fit(make(root, cache, **options), resume=path, limit_train_batches=3)
     assert rest == alone[3:]
+
+
+@pytest.mark.ddp
+def test_two_processes_share_an_epoch(root: Path, tmp_path: Path) -> None:
+    repository = Path(__file__).resolve().parents[2]
+    subprocess.run(
+        [sys.executable, Path(__file__).with_name("ddp_epoch.py"), root, tmp_path],
+        check=True,
+        timeout=240,
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"},
+    )
+    seen = [json.loads((tmp_path / f"rank_{rank}.json").read_text()) for rank in (0, 1)]
+    steps = [s["train"] for s in seen]
+    n_batch = len(steps[0]) // 2
+    assert len(steps[0]) == len(steps[1]) == 2 * n_batch
+    for epoch in range(2):
+        own = slice(epoch * n_batch, (epoch + 1) * n_batch)
+        names = [name for rank in steps for batch in rank[own] for name in batch]
+        assert sorted(names) == SPLIT["train"]
+    assert steps[0][:n_batch] != steps[0][n_batch:]
+    assert [s["val"] for s in seen] == [[["toy_7", "toy_8"]] * 2, []]

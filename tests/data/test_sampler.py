@@ -149,5 +149,5 @@ def test_lightning_finds_the_epoch_setter() -> None:
 
 
 def test_budget_must_be_positive() -> None:
-    with pytest.raises(ConfigError, match="data.max_pairs is 0"):
+    with pytest.raises(ConfigError, match=r"data.max_pairs is 0"):
         EdgeBudgetSampler([1], 0)

@@ -1,4 +1,4 @@
-"""The graph store: what is read is what was written, and a build is never lost or trusted blindly."""
+"""The graph store: what is read is what was written; no build is lost, or trusted blindly."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_what_is_read_is_what_was_written(tmp_path: Path, is_spinful: bool) -> N
 
 def test_system_without_overlap(tmp_path: Path) -> None:
     class NoOverlap(ToySource):
-        def read(self, name: str, operators: object = ("H", "S")) -> object:  # noqa: ARG002
+        def read(self, name: str, operators: object = ("H", "S")) -> object:
             system = random_system(int(name[-1]))
             system.S = None
             return system
@@ -95,7 +95,7 @@ def test_report(tmp_path: Path) -> None:
 
 def test_electrons_that_do_not_add_up(tmp_path: Path) -> None:
     class Charged(ToySource):
-        def read(self, name: str, operators: object = ("H", "S")) -> object:  # noqa: ARG002
+        def read(self, name: str, operators: object = ("H", "S")) -> object:
             system = random_system(int(name[-1]))
             system.n_electrons += int(name[-1]) % 2
             return system
@@ -113,7 +113,7 @@ def test_cap_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_cap_must_be_positive(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="data.r_target_max is 0"):
+    with pytest.raises(ConfigError, match=r"data.r_target_max is 0"):
         build(tmp_path / "toy.h5", ToySource(1), r_target_max=0.0)
 
 
@@ -196,7 +196,7 @@ def test_unknown_structure(tmp_path: Path) -> None:
 
 def test_unwritable_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="data.cache_dir: .*cannot be written"):
+    with pytest.raises(ConfigError, match=r"data.cache_dir: .*cannot be written"):
         build(tmp_path / "file" / "cache" / "toy.h5", ToySource(1))
 
 

@@ -43,8 +43,9 @@ def checkpoint(tmp_path_factory):
         "basis": {"C": [0, 1], "H": [0]},
         "r_target": {"C-C": 3.0, "C-H": 2.5, "H-H": 2.0},
     }
-    loss = {"_target_": "deeph_lightning.training.losses.HamiltonianLoss", "terms": {"mae": 1.0}}
-    module = HamiltonianModule(model=node, loss=loss, about={"n_electrons": {"C": 4.0, "H": 1.0}})
+    loss = {"_target_": "deeph_lightning.training.losses.HamiltonianLoss", "terms": {"mae": 1}}
+    about = {"n_electrons": {"C": 4.0, "H": 1.0}}
+    module = HamiltonianModule(model=node, loss=loss, about=about)
     path = tmp_path_factory.mktemp("run") / "checkpoints" / "best.ckpt"
     path.parent.mkdir()
     content = {
@@ -136,7 +137,7 @@ def test_errors_come_before_anything_is_written(checkpoint, tmp_path):
         predict(checkpoint, tmp_path / "text.cif", tmp_path / "out")
     with pytest.raises(CheckpointError, match="does not exist"):
         predict(tmp_path / "none.ckpt", tmp_path / "n.extxyz", tmp_path / "out")
-    with pytest.raises(ConfigError, match="output.*cannot be written"):
+    with pytest.raises(ConfigError, match=r"output.*cannot be written"):
         predict(checkpoint, tmp_path / "n.extxyz", tmp_path / "text.cif" / "out")
     with pytest.raises(ConfigError, match="device = gpu7"):
         predict(checkpoint, tmp_path / "n.extxyz", tmp_path / "out", device="gpu7")

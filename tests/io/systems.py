@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from ase import Atoms
 
-from deeph_lightning.core.basis import OrbitalBasis
-from deeph_lightning.core.operator import Operator
 from deeph_lightning.io.formats import SystemData
 from tests.systems import BASIS, random_atoms, random_operator
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from deeph_lightning.core.basis import OrbitalBasis
+    from deeph_lightning.core.operator import Operator
 
 STRUCTURES = Path(__file__).resolve().parents[1] / "data" / "structures"
 OPERATORS = ("H", "S", "rho", "H_pred")

@@ -16,7 +16,12 @@ from deeph_lightning.errors import BasisMismatchError, DataError, FormatError, S
 from deeph_lightning.io.archive import TOLERANCE_H, TOLERANCE_S, Archive, write_archive
 from deeph_lightning.io.quantise import grid_exponent
 from deeph_lightning.io.source import open_source
-from tests.io.systems import OPERATORS, assert_same_operator, assert_same_structure, random_system
+from tests.io.systems import (
+    OPERATORS,
+    assert_same_operator,
+    assert_same_structure,
+    random_system,
+)
 from tests.systems import random_atoms
 
 SHIPPED = Path(__file__).resolve().parents[2] / "data" / "graphene"
@@ -112,7 +117,12 @@ def test_failed_writing_keeps_the_old_file(rng, tmp_path: Path) -> None:
     big.H = big.H.replace(values=big.H.values * 1e15)
     for systems, split, error, text in (
         ([random_system(rng, "a"), spinful], None, DataError, "structure 'b' is spinful"),
-        ([random_system(rng, "a"), other], None, BasisMismatchError, "species '[BC]' has shells"),
+        (
+            [random_system(rng, "a"), other],
+            None,
+            BasisMismatchError,
+            "species '[BC]' has shells",
+        ),
         ([random_system(rng, "a")] * 2, None, DataError, "'a' comes twice"),
         ([], None, DataError, "no structure to write"),
         ([big], None, DataError, "too large for a grid"),
@@ -161,9 +171,9 @@ def test_other_files_are_refused(rng, tmp_path: Path) -> None:
         file.attrs["schema_version"] = 99
     with pytest.raises(SchemaError, match=r"schema version 99, this program reads 1"):
         open_source(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["schema_version"] = 1
     with pytest.raises(DataError, match=r"no structure 'toi' among 1. Nearest: toy"):
-        with h5py.File(path, "r+") as file:
-            file.attrs["schema_version"] = 1
         Archive(path).read("toi")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -20,6 +20,9 @@ from deeph_lightning.io import deeph
 from deeph_lightning.io.formats import SystemData, find_systems, read_structure_folder
 from tests.io.systems import OPERATORS, STRUCTURES, assert_same_system, random_system
 from tests.tolerances import DFT_ROTATION_H, DFT_ROTATION_S
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_reads_a_public_folder() -> None:
@@ -130,7 +133,9 @@ def test_atoms_of_elements_in_turn_keep_their_order(rng, tmp_path: Path) -> None
 
 
 def test_two_species_of_one_element(rng, tmp_path: Path) -> None:
-    atoms = Atoms("CCCB", positions=np.diag([0.0, 1.5, 3.0, 4.5])[:, :3], cell=[6, 6, 6], pbc=True)
+    atoms = Atoms(
+        "CCCB", positions=np.diag([0.0, 1.5, 3.0, 4.5])[:, :3], cell=[6, 6, 6], pbc=True
+    )
     atoms.positions = [[0, 0, 0], [1.5, 0, 0], [3, 1, 0], [4.5, 0, 1]]
     atoms.set_array("species", np.array(["C", "C_large", "C", "B"]))
     basis = OrbitalBasis({"C": (0, 1), "C_large": (0, 1, 1, 2), "B": (0,)})
@@ -145,7 +150,9 @@ def test_two_species_of_one_element(rng, tmp_path: Path) -> None:
 coordinate = st.floats(-1e3, 1e3, allow_subnormal=False)
 
 
-@given(st.lists(st.tuples(st.sampled_from("CHO"), coordinate, coordinate, coordinate), min_size=1))
+@given(
+    st.lists(st.tuples(st.sampled_from("CHO"), coordinate, coordinate, coordinate), min_size=1)
+)
 def test_poscar_keeps_every_bit(tmp_path_factory, rows) -> None:
     path = tmp_path_factory.mktemp("poscar") / "POSCAR"
     atoms = Atoms(

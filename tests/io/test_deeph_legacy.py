@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -22,6 +22,9 @@ from tests.io.systems import (
     assert_same_system,
     random_system,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def blocks_of(path: Path) -> dict[str, bytes]:
@@ -93,7 +96,7 @@ def test_orbital_order_is_that_of_openmx(rng, tmp_path: Path) -> None:
     order = [z2, x2, xy, xz, yz]
     assert np.array_equal(block[3:, 3:], onsite[np.ix_(order, order)])
     with h5py.File(tmp_path / "toy" / "overlaps.h5") as file:
-        assert list(file)[0].startswith("[")
+        assert next(iter(file)).startswith("[")
 
 
 @pytest.mark.parametrize("is_spinful", [False, True])
@@ -110,7 +113,9 @@ def test_spin_without_info_comes_from_the_blocks(rng, tmp_path: Path, is_spinful
 
 
 def test_two_species_of_one_element(rng, tmp_path: Path) -> None:
-    atoms = Atoms("CCB", positions=[[0, 0, 0], [1.5, 0, 0], [3, 1, 0]], cell=[6, 6, 6], pbc=True)
+    atoms = Atoms(
+        "CCB", positions=[[0, 0, 0], [1.5, 0, 0], [3, 1, 0]], cell=[6, 6, 6], pbc=True
+    )
     atoms.set_array("species", np.array(["C", "C_large", "B"]))
     basis = OrbitalBasis({"C": (0, 1), "C_large": (0, 1, 1, 2), "B": (0,)})
     system = random_system(rng, atoms=atoms, basis=basis)

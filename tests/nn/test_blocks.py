@@ -48,6 +48,17 @@ def test_components_transform_as_their_degree(
         assert torch.allclose(after[part].view(2 * L + 1, count), expected, atol=FLOAT64 * 10)
 
 
+def test_onsite_components_span_the_symmetric_blocks() -> None:
+    coupling = BlockCoupling((0, 0, 1, 1, 2), (0, 0, 1, 1, 2), onsite=True)
+    matrix = coupling.node_matrix
+    assert matrix.shape == (13 * 14 // 2, 169)
+    assert torch.allclose(matrix @ matrix.T, torch.eye(91).double(), atol=FLOAT64)
+    block = torch.randn(13, 13, dtype=torch.float64)
+    symmetric = (block + block.T) / 2
+    projected = (matrix.T @ (matrix @ block.flatten())).view(13, 13)
+    assert torch.allclose(projected, symmetric, atol=FLOAT64)
+
+
 def test_envelopes_vanish_smoothly() -> None:
     below = 5.0 - torch.tensor([1e-2, 1e-3, 1e-4], dtype=torch.float64)
     for envelope in (polynomial_envelope, edge_window):

@@ -131,6 +131,9 @@ class TinyData(LightningDataModule):
         """Iterate over the training set."""
         return iter([tiny_graph(s) for s in range(self.n_train)])
 
+    def prepare_with(self, prepare) -> None:
+        """Nothing depends on the positions alone here."""
+
     def _loader(self, seeds: range, sampler: Sampler | None = None) -> DataLoader:
         delay_s = float(os.environ.get("STANDIN_DELAY_S", "0")) if sampler is not None else 0.0
         return DataLoader(_Graphs(seeds, delay_s), sampler=sampler, collate_fn=collate)

@@ -81,7 +81,9 @@ def test_other_checkpoints_are_refused(altered, change, message):
         load_model(altered(change))
 
 
-@pytest.mark.parametrize("target", ["os.system", "torch.load", "torch.nn.Linear", "standin.gone"])
+@pytest.mark.parametrize(
+    "target", ["os.system", "torch.load", "torch.nn.Linear", "standin.gone"]
+)
 def test_a_checkpoint_cannot_call_what_it_likes(altered, target):
     def change(checkpoint):
         for node in (checkpoint["deeph"]["model"], checkpoint["hyper_parameters"]["model"]):
@@ -97,7 +99,8 @@ def test_missing_and_broken_files(trained, tmp_path):
     with pytest.raises(CheckpointError, match=r"has no checkpoints/best\.ckpt"):
         read_checkpoint(tmp_path)
     whole = (trained.run_dir / "checkpoints" / "best.ckpt").read_bytes()
-    for name, content in (("cut", whole[: len(whole) // 2]), ("empty", b""), ("text", b"H = 0")):
+    contents = {"cut": whole[: len(whole) // 2], "empty": b"", "text": b"H = 0"}
+    for name, content in contents.items():
         path = tmp_path / f"{name}.ckpt"
         path.write_bytes(content)
         with pytest.raises(CheckpointError, match="cannot be read"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -41,7 +43,7 @@ def test_cosine_warms_up_and_ends_at_the_end():
         scheduler.step()
     assert rates[0] == pytest.approx(0.1)
     assert rates[9] == pytest.approx(1.0) == max(rates)
-    assert all(b <= a for a, b in zip(rates[9:], rates[10:], strict=False))
+    assert all(b <= a for a, b in pairwise(rates[9:]))
     assert rates[100] == pytest.approx(0.01)
 
 

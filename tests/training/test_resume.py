@@ -19,7 +19,13 @@ from deeph_lightning.training.runner import train
 
 HERE = Path(__file__).resolve().parent
 # what a checkpoint says of weights, averages, optimiser and schedule
-STATES = ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "lr_schedulers")
+STATES = (
+    "state_dict",
+    "current_model_state",
+    "averaging_state",
+    "optimizer_states",
+    "lr_schedulers",
+)
 
 
 def assert_same(a: object, b: object, where: str) -> None:
@@ -38,16 +44,15 @@ def assert_same(a: object, b: object, where: str) -> None:
 
 
 def assert_same_end(run_a: Path, run_b: Path) -> None:
-    a, b = (
-        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (run_a, run_b)
-    )
+    paths = [run / "checkpoints" / "last.ckpt" for run in (run_a, run_b)]
+    a, b = (torch.load(path, weights_only=True) for path in paths)
     assert a["epoch"] == b["epoch"]
     assert a["global_step"] == b["global_step"]
     for state in STATES:
         assert_same(a[state], b[state], state)
 
 
-class Stop(Exception):  # noqa: N818
+class Stop(Exception):
     """Stands for anything that ends a run in the middle of an epoch."""
 
 
@@ -64,8 +69,8 @@ class StopAt(Callback):
 @pytest.mark.parametrize("every", [1, 2])
 def test_a_stopped_run_goes_on_exactly(make_config, monkeypatch, tmp_path, scheduler, every):
     options = [
-        f"scheduler={scheduler}", f"trainer.check_val_every_n_epoch={every}", "trainer.max_epochs=6",
-        "scheduler.warmup_steps=3",
+        f"scheduler={scheduler}", f"trainer.check_val_every_n_epoch={every}",
+        "trainer.max_epochs=6", "scheduler.warmup_steps=3",
     ]  # fmt: skip
     if scheduler == "plateau":  # so impatient that every validation counts
         options += ["scheduler.patience=0", "scheduler.threshold=0.5"]
@@ -122,7 +127,8 @@ def test_kill_9_and_the_same_command_with_ckpt_last(tmp_path):
     (last,) = (tmp_path / "killed").glob(pattern)
     assert torch.load(last, weights_only=True)["epoch"] == 0
 
-    subprocess.run(_command(tmp_path / "killed", "ckpt=last"), env=_environment(0.0), check=True)
+    again = _command(tmp_path / "killed", "ckpt=last")
+    subprocess.run(again, env=_environment(0.0), check=True)
     assert alone.wait() == 0
     (run_a,) = (tmp_path / "alone").glob("train/tiny_tiny/*")
     run_b = max((tmp_path / "killed").glob("train/tiny_tiny/*"), key=lambda p: p.name)
@@ -134,11 +140,12 @@ def test_kill_9_and_the_same_command_with_ckpt_last(tmp_path):
 def test_a_checkpoint_of_other_settings_is_refused(make_config):
     first = train(make_config("trainer.max_epochs=1", "test=false", run="first"))
     last = first.run_dir / "checkpoints" / "last.ckpt"
+    other = make_config(f"ckpt={last}", "model.width=4", "loss=mae", "data.n_train=3", run="b")
     with pytest.raises(ConfigError) as caught:
-        train(make_config(f"ckpt={last}", "model.width=4", "loss=mae", "data.n_train=3", run="b"))
-    text = str(caught.value)
-    for part in ("model.width: checkpoint 8, now 4", "data.n_train", "loss.terms.rmse", "init_from="):
-        assert part in text
+        train(other)
+    expected = ("model.width: checkpoint 8, now 4", "data.n_train", "loss.terms.rmse")
+    for part in (*expected, "init_from="):
+        assert part in str(caught.value)
 
 
 def test_init_from_takes_weights_and_starts_anew(make_config):
@@ -157,6 +164,7 @@ def test_init_from_takes_weights_and_starts_anew(make_config):
 
 def test_ckpt_last_without_a_run_starts_anew(make_config, caplog):
     with caplog.at_level("WARNING"):
-        result = train(make_config("ckpt=last", "trainer.max_epochs=1", "test=false", run="only"))
+        short = make_config("ckpt=last", "trainer.max_epochs=1", "test=false", run="only")
+        result = train(short)
     assert "starting anew" in caplog.text
     assert result.trainer.current_epoch == 1

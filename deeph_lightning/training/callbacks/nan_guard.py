@@ -63,8 +63,8 @@ class NanGuard(Callback):
             f"train/loss = {float(loss)} at step {step} (epoch {trainer.current_epoch}), "
             f"structure {listed(names, 4)}.\n  Labels are checked when data are read, so the "
             "training itself diverged: lower optimizer.lr or\n  trainer.gradient_clip_val, or "
-            "lengthen scheduler.warmup_steps. debug=anomaly names the operation. Checkpoints of "
-            "earlier epochs are intact.",
+            "lengthen scheduler.warmup_steps. debug=anomaly names the operation.\n"
+            "  Checkpoints of earlier epochs are intact.",
             step=step,
             structures=names,
         )

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 
 class WeightMonitor(Callback):
-    """Log ``train/lr``, ``train/grad_norm`` before clipping, relative ``train/ema_distance``."""
+    """Log ``train/lr``, ``train/grad_norm`` before clipping, ``train/ema_distance``."""
 
     def on_before_optimizer_step(
         self,

@@ -1,0 +1,95 @@
+"""Write the tables of ``docs/configuration.md`` from the comments of the files in ``conf/``.
+
+python scripts/make_configuration_tables.py           write
+python scripts/make_configuration_tables.py --check   exit status 1 if they are out of date
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "configuration.md"
+MARK = "<!-- tables: made by scripts/make_configuration_tables.py -->\n"
+#: Groups in the order of the page.
+GROUPS = ("data", "model", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger",
+          "report", "paths", "experiment", "debug")  # fmt: skip
+ENTRIES = ("train", "predict", "evaluate", "convert")
+KEY = re.compile(r"^( *)([\w.]+): *(.*?)(?:\s+# (.*))?$")
+
+
+def main() -> int:
+    """Write or compare the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="compare only")
+    only_check = parser.parse_args().check
+    there = PAGE.read_text(encoding="utf-8")
+    text = there.split(MARK)[0] + MARK + tables()
+    if only_check:
+        return int(text != there)
+    PAGE.write_text(text, encoding="utf-8")
+    return 0
+
+
+def tables() -> str:
+    """Return the tables of all groups and entry points, Markdown."""
+    parts = []
+    for group in GROUPS:
+        files = sorted((ROOT / "conf" / group).glob("*.yaml"))
+        parts += [f"\n## {group}\n", "| option | |\n|---|---|\n"]
+        parts += [f"| `{group}={file.stem}` | {purpose(file)} |\n" for file in files]
+        if group not in ("experiment", "debug"):  # those only change keys of other groups
+            rows = {row: None for file in files for row in keys(file, f"{group}.")}
+            parts.append(table(list(rows)))
+    for entry in ENTRIES:
+        parts += [
+            f"\n## Keys of {entry} itself\n",
+            table(keys(ROOT / f"conf/{entry}.yaml", "")),
+        ]
+    return "".join(parts)
+
+
+def purpose(file: Path) -> str:
+    """Return the first comment of a file that is not a package line, without its command."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    first = next(line for line in lines if not line.startswith("# @package"))
+    return escaped(re.sub(r": [\w/]+=\w+.*$", "", first.removeprefix("# ")).rstrip(":"))
+
+
+def keys(file: Path, prefix: str) -> list[tuple[str, str, str]]:
+    """Return key, value and comment of every line of a file, nested keys joined by dots."""
+    rows: list[tuple[str, str, str]] = []
+    parents: list[str] = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        match = KEY.match(line)
+        if match is None:
+            continue
+        indent, name, value, comment = match.groups()
+        parents = [*parents[: len(indent) // 2], name]
+        if parents[0] in ("defaults", "hydra") or name == "_target_":
+            continue
+        if value:
+            rows.append((prefix + ".".join(parents), value.strip('"'), comment or ""))
+    return rows
+
+
+def table(rows: list[tuple[str, str, str]]) -> str:
+    """Return a table of keys; nothing without rows."""
+    if not rows:
+        return ""
+    lines = [
+        f"| `{key}` | `{escaped(value) or ' '}` | {escaped(text)} |"
+        for key, value, text in rows
+    ]
+    return "\n| key | value | |\n|---|---|---|\n" + "\n".join(lines) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Escape what would end a cell of a table."""
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
