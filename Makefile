@@ -23,28 +23,30 @@ help: ## list the targets
 
 setup: $(VENV)/.ready ## make the environment: torch and the package, editable
 
-# one extension per core: its build does not use ninja
+# its build does not use ninja: one extension per core, without debug symbols
 scatter: $(VENV)/.ready ## build torch-scatter into the environment (optional, minutes)
 	$(PIP) setuptools wheel
 	printf '[build_ext]\nparallel = %s\n' "$$(nproc)" > $(VENV)/build.cfg
-	DIST_EXTRA_CONFIG=$(abspath $(VENV))/build.cfg $(PIP) --no-build-isolation torch-scatter
+	CFLAGS=-g0 DIST_EXTRA_CONFIG=$(abspath $(VENV))/build.cfg $(PIP) --no-build-isolation torch-scatter
 
 train: $(VENV)/.ready ## train ELCT on the shipped graphene set, test it, write figures
 	$(BIN)/python -m deeph_lightning.train model=elct data=graphene $(ARGS)
 
+# one process for each core, one thread for each process
 test: $(VENV)/.ready-dev ## run the tests, but for those marked slow
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
 
 test-all: $(VENV)/.ready-dev ## run all tests
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
 
 lint: $(VENV)/.ready-dev ## check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-fmt: $(VENV)/.ready-dev ## format and repair what can be repaired
+fmt: $(VENV)/.ready-dev ## format, repair what can be repaired, update the tables of the docs
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/python scripts/make_configuration_tables.py
 
 type: $(VENV)/.ready-dev ## check types
 	$(BIN)/mypy

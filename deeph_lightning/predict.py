@@ -67,7 +67,7 @@ def run(cfg: DictConfig) -> list[Path]:
     ]
     if len(work) < len(names):
         log.info("%d of %d structures are there already", len(names) - len(work), len(names))
-    for atoms, folder, origin in track(work, description="predicting"):
+    for atoms, folder, origin in track(work, description="predicting", disable=not work):
         system = SystemData(
             name=str(atoms.info["name"]),
             atoms=atoms,

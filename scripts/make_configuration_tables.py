@@ -11,13 +11,14 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+CONF = ROOT / "conf"
 PAGE = ROOT / "docs" / "configuration.md"
 MARK = "<!-- tables: made by scripts/make_configuration_tables.py -->\n"
 #: Groups in the order of the page.
 GROUPS = ("data", "model", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger",
           "report", "paths", "experiment", "debug")  # fmt: skip
 ENTRIES = ("train", "predict", "evaluate", "convert")
-KEY = re.compile(r"^( *)([\w.]+): *(.*?)(?:\s+# (.*))?$")
+KEY = re.compile(r"^( *)([\w.]+):(.*?)(?:\s+# (.*))?$")
 
 
 def main() -> int:
@@ -37,17 +38,21 @@ def tables() -> str:
     """Return the tables of all groups and entry points, Markdown."""
     parts = []
     for group in GROUPS:
-        files = sorted((ROOT / "conf" / group).glob("*.yaml"))
-        parts += [f"\n## {group}\n", "| option | |\n|---|---|\n"]
+        found = re.search(rf"- {group}: (\w+)", (CONF / "train.yaml").read_text("utf-8"))
+        default = found[1] if found else None
+        names = sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+        names.sort(key=lambda name: name != default)
+        files = [CONF / group / f"{name}.yaml" for name in names]
+        parts += [f"\n## {group}\n\n", "| option | |\n|---|---|\n"]
         parts += [f"| `{group}={file.stem}` | {purpose(file)} |\n" for file in files]
         if group not in ("experiment", "debug"):  # those only change keys of other groups
-            rows = {row: None for file in files for row in keys(file, f"{group}.")}
-            parts.append(table(list(rows)))
+            rows: dict[str, tuple[str, str]] = {}
+            for file in files:
+                for key, row in keys(file, f"{group}.").items():
+                    rows.setdefault(key, row)
+            parts.append(table(rows))
     for entry in ENTRIES:
-        parts += [
-            f"\n## Keys of {entry} itself\n",
-            table(keys(ROOT / f"conf/{entry}.yaml", "")),
-        ]
+        parts += [f"\n## Keys of {entry} itself\n", table(keys(CONF / f"{entry}.yaml", ""))]
     return "".join(parts)
 
 
@@ -55,12 +60,14 @@ def purpose(file: Path) -> str:
     """Return the first comment of a file that is not a package line, without its command."""
     lines = file.read_text(encoding="utf-8").splitlines()
     first = next(line for line in lines if not line.startswith("# @package"))
-    return escaped(re.sub(r": [\w/]+=\w+.*$", "", first.removeprefix("# ")).rstrip(":"))
+    return escaped(
+        re.sub(r":? [\w/.]+=\S+( \(.*\))?$", "", first.removeprefix("# ")).rstrip(":")
+    )
 
 
-def keys(file: Path, prefix: str) -> list[tuple[str, str, str]]:
-    """Return key, value and comment of every line of a file, nested keys joined by dots."""
-    rows: list[tuple[str, str, str]] = []
+def keys(file: Path, prefix: str) -> dict[str, tuple[str, str]]:
+    """Return value and comment of every key that has a comment, nested keys joined by dots."""
+    rows: dict[str, tuple[str, str]] = {}
     parents: list[str] = []
     for line in file.read_text(encoding="utf-8").splitlines():
         match = KEY.match(line)
@@ -68,20 +75,18 @@ def keys(file: Path, prefix: str) -> list[tuple[str, str, str]]:
             continue
         indent, name, value, comment = match.groups()
         parents = [*parents[: len(indent) // 2], name]
-        if parents[0] in ("defaults", "hydra") or name == "_target_":
-            continue
-        if value:
-            rows.append((prefix + ".".join(parents), value.strip('"'), comment or ""))
+        if comment and parents[0] not in ("defaults", "hydra"):
+            rows[prefix + ".".join(parents)] = (value.strip(), comment)
     return rows
 
 
-def table(rows: list[tuple[str, str, str]]) -> str:
+def table(rows: dict[str, tuple[str, str]]) -> str:
     """Return a table of keys; nothing without rows."""
     if not rows:
         return ""
     lines = [
-        f"| `{key}` | `{escaped(value) or ' '}` | {escaped(text)} |"
-        for key, value, text in rows
+        f"| `{key}` | {f'`{escaped(value)}`' if value else ''} | {escaped(text)} |"
+        for key, (value, text) in rows.items()
     ]
     return "\n| key | value | |\n|---|---|---|\n" + "\n".join(lines) + "\n"
 

@@ -19,11 +19,16 @@ from deeph_lightning.errors import (
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from numpy.typing import NDArray
 
     from deeph_lightning.core.operator import Operator
 
 #: Atoms closer than this are a mistake, Å.
 MIN_DISTANCE = 0.3
+#: Longest lattice vector that is not taken for a mistake, Å.
+MAX_LENGTH = 1e5
+#: Closest lattice planes that a neighbour search gets through, Å.
+MIN_SPACING = 0.05
 #: Largest disagreement of Hermitian partners: H in eV (files may be rounded), S.
 TOL_HERMITIAN_H = 1e-5
 TOL_HERMITIAN_S = 1e-6
@@ -39,17 +44,16 @@ def check_structure(atoms: Atoms, structure: str | None = None) -> None:
     Raises
     ------
     PhysicsError
-        A coordinate is not finite, the cell has no volume along a periodic direction, or two
-        atoms are closer than `MIN_DISTANCE`.
+        A coordinate is not finite, the cell of a periodic structure has no volume, is flat or
+        enormous, or two atoms are closer than `MIN_DISTANCE`.
     """
     name = structure or structure_name(atoms)
     cell = np.asarray(atoms.cell.array)
     if not (np.isfinite(atoms.positions).all() and np.isfinite(cell).all()):
         msg = f"structure '{name}': a position or lattice vector is NaN or infinite"
         raise PhysicsError(f"{msg}. Repair the structure file.", structure=name)
-    if np.asarray(atoms.pbc).any() and atoms.cell.complete().volume < 1e-6:
-        msg = f"structure '{name}': the lattice vectors {cell.tolist()} span no volume"
-        raise PhysicsError(f"{msg}. Repair the structure file.", structure=name)
+    if np.asarray(atoms.pbc).any():
+        _check_lattice(atoms.cell.complete().array, name)
     close = neighbour_pairs(atoms, MIN_DISTANCE)
     close = close.select(close.is_canonical)
     if len(close):
@@ -61,6 +65,25 @@ def check_structure(atoms: Atoms, structure: str | None = None) -> None:
             f"structure '{name}': atoms {i} ({symbols[i]}) and {j} ({symbols[j]}), cell "
             f"R={tuple(close.R[n].tolist())}, are {distances[n]:.3f} Å apart, at least "
             f"{MIN_DISTANCE} Å expected. Check units and lattice, or remove the double atom."
+        )
+        raise PhysicsError(msg, structure=name)
+
+
+def _check_lattice(cell: NDArray[np.float64], name: str) -> None:
+    """Refuse lattices on which a neighbour search would not end."""
+    with np.errstate(all="ignore"):
+        normals = np.stack([np.cross(cell[k - 2], cell[k - 1]) for k in range(3)])
+        volume = abs(float(np.linalg.det(cell)))
+        spacing = float((volume / np.linalg.norm(normals, axis=1)).min())
+        length = float(np.linalg.norm(cell, axis=1).max())
+    if volume < 1e-6:
+        msg = f"structure '{name}': the lattice vectors {cell.tolist()} span no volume"
+        raise PhysicsError(f"{msg}. Repair the structure file.", structure=name)
+    if not spacing >= MIN_SPACING or length > MAX_LENGTH:
+        msg = (
+            f"structure '{name}': the lattice vectors {cell.tolist()} are up to {length:.3g} Å "
+            f"long, lattice planes {spacing:.3g} Å apart; expected at most {MAX_LENGTH:.0e} Å, "
+            f"and at least {MIN_SPACING} Å. Repair the structure file."
         )
         raise PhysicsError(msg, structure=name)
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 import numpy as np
 
 from deeph_lightning.core.checks import (
-    MIN_DISTANCE,
     TOL_HERMITIAN_H,
     TOL_HERMITIAN_S,
     check_basis,
@@ -26,7 +25,6 @@ from deeph_lightning.errors import (
     ConfigError,
     DataError,
     FormatError,
-    PhysicsError,
 )
 from deeph_lightning.io.files import in_file
 
@@ -43,9 +41,6 @@ READERS = {
     "deeph": "deeph_lightning.io.deeph",
     "deeph_legacy": "deeph_lightning.io.deeph_legacy",
 }
-
-#: Longest lattice vector that is not taken for a mistake, Å.
-MAX_LENGTH = 1e5
 
 #: Unit of each operator in `SystemData`.
 UNITS = {"H": "eV", "S": "1", "rho": "1", "H_pred": "eV"}
@@ -261,7 +256,6 @@ def checked(system: SystemData, files: dict[str, Path]) -> SystemData:
         File of the structure ("atoms") and of every operator, for messages.
     """
     with in_file(files["atoms"], system.name):
-        _check_lattice(system.atoms, system.name)
         check_structure(system.atoms, system.name)
         check_basis(system.atoms, system.basis, system.name)
     for key, op in system.operators():
@@ -270,23 +264,6 @@ def checked(system: SystemData, files: dict[str, Path]) -> SystemData:
             _check_onsite(op)
             op.check_hermitian(tol, system.name)
     return system
-
-
-def _check_lattice(atoms: Atoms, name: str) -> None:
-    """Refuse lattices on which a neighbour search would not end; NaN is left to `core`."""
-    cell = np.asarray(atoms.cell.array)
-    with np.errstate(all="ignore"):
-        normals = np.stack([np.cross(cell[k - 2], cell[k - 1]) for k in range(3)])
-        volume = abs(float(np.linalg.det(cell)))
-        spacing = float((volume / np.linalg.norm(normals, axis=1)).min())
-        length = float(np.linalg.norm(cell, axis=1).max())
-    if spacing < MIN_DISTANCE or length > MAX_LENGTH:
-        msg = (
-            f"structure '{name}': the lattice vectors {cell.tolist()} are up to {length:.3g} Å "
-            f"long, lattice planes {spacing:.3g} Å apart; expected at most {MAX_LENGTH:.0e} Å, "
-            f"and at least {MIN_DISTANCE} Å. Repair the structure file."
-        )
-        raise PhysicsError(msg, structure=name)
 
 
 def _check_onsite(op: Operator) -> None:

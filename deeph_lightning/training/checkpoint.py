@@ -20,6 +20,7 @@ from zipfile import BadZipFile
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
+from deeph_lightning import __version__
 from deeph_lightning.config.targets import listed, locate
 from deeph_lightning.errors import CheckpointError, ConfigError
 from deeph_lightning.models.base import HamiltonianModel
@@ -90,6 +91,8 @@ def make_record(model: Mapping[str, Any], **more: Any) -> dict[str, Any]:
 
 def version_of(package: str) -> str:
     """Return the version of an installed package, or ``unknown``."""
+    if package == "deeph_lightning":  # a checkout need not be installed
+        return __version__
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -14,6 +14,8 @@ _WARNINGS = (
     r"Experiment logs directory .* exists and is not empty",
     # the checkpoint callbacks name their files; a resumed run takes best.ckpt over
     r"Checkpoint directory .* exists and is not empty",
+    # metrics reduce themselves over ranks; losses and times are those of the first rank
+    r"It is recommended to use `self.log\(.*sync_dist=True\)`",
     # Lightning's own use of torch's tree utilities
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     # the test of a finished run uses one device on purpose (samplers pad with several)

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from deeph_lightning.config.paths import check_writable
 from deeph_lightning.config.targets import build
-from deeph_lightning.errors import ConfigError
+from deeph_lightning.errors import ConfigError, DataError
 from deeph_lightning.training import history
 from deeph_lightning.training.callbacks.checkpoints import BestCheckpoint
 from deeph_lightning.training.callbacks.progress import Progress
@@ -94,6 +94,7 @@ def train(config: Mapping[str, Any], *, is_multirun: bool = False) -> TrainedRun
     datamodule = build(config["data"], key="data")
     datamodule.prepare_data()
     datamodule.setup("fit")
+    _refuse_spinful(datamodule)
     module = _make_module(config, datamodule)
     _start_weights(module, datamodule, start)
     datamodule.prepare_with(module.model.prepare)
@@ -180,8 +181,16 @@ def _refuse_parallel_sweep(node: Mapping[str, Any], *, is_multirun: bool) -> Non
         )
 
 
+def _refuse_spinful(datamodule: HamiltonianDataModule) -> None:
+    if datamodule.is_spinful:
+        raise DataError(
+            f"{datamodule.root}: the Hamiltonians are spinful, networks predict no spin.\n"
+            "  Train on a calculation without spin, or on one spin channel.",
+            path=datamodule.root,
+        )
+
+
 def _set_process(config: Mapping[str, Any]) -> None:
-    seed_everything(config["seed"], workers=True, verbose=False)
     set_threads(config["trainer"]["num_threads"])
     torch.set_float32_matmul_precision(config["trainer"]["matmul_precision"])
 
@@ -194,6 +203,8 @@ def _make_module(
     optimizer = dict(config["optimizer"])
     if "mixed" in config["trainer"]["precision"] and "fused" in optimizer:
         optimizer["fused"] = False  # Lightning does not clip gradients of a fused one then
+    # here, so that what was drawn before (by a store that is made, say) makes no difference
+    seed_everything(config["seed"], workers=True, verbose=False)
     module = HamiltonianModule(
         model=dict(config["model"]) | {"basis": basis, "r_target": r_target},
         loss=dict(config["loss"]),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import ase.io
 import numpy as np
 import pytest
@@ -10,7 +14,7 @@ from ase import Atoms
 from ase.build import graphene, molecule
 from omegaconf import OmegaConf
 
-from deeph_lightning.config.paths import CONF_DIR
+from deeph_lightning.config.paths import CONF_DIR, PACKAGE_DIR
 from deeph_lightning.errors import (
     BasisMismatchError,
     CheckpointError,
@@ -167,3 +171,18 @@ def test_what_is_there_is_skipped_or_refused(checkpoint, tmp_path):
     info.write_text(info.read_text().replace('"prediction"', '"other"'))
     with pytest.raises(DataError, match="not a prediction"):
         predict(checkpoint, tmp_path / "a.extxyz", tmp_path / "out", overwrite=True)
+
+
+def test_the_command_leaves_nothing_but_its_output(checkpoint, tmp_path):
+    ase.io.write(tmp_path / "POSCAR", sheet())
+    arguments = [f"checkpoint={checkpoint}", "structure=POSCAR", "output=out", "device=cpu"]
+    done = subprocess.run(
+        [sys.executable, "-m", "deeph_lightning.predict", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE_DIR.parent)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "wrote 1 structures" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["POSCAR", "out"]

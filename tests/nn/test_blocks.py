@@ -1,4 +1,4 @@
-"""Coupling of blocks, radial functions, neighbour sums, baseline."""
+"""Coupling of blocks, radial functions, baseline."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import pytest
 import torch
 from e3nn import o3
 
-from deeph_lightning.nn import scatter
 from deeph_lightning.nn.baseline import PairBaseline
 from deeph_lightning.nn.coupling import BlockCoupling
 from deeph_lightning.nn.radial import RadialBasis, edge_window, polynomial_envelope
-from deeph_lightning.nn.scatter import Segments
 from deeph_lightning.nn.wigner import wigner_blocks
 from tests.tolerances import FLOAT64
 
@@ -75,27 +73,6 @@ def test_radial_basis_resolves_bond_lengths() -> None:
     target = torch.exp(-r) * torch.cos(3 * r)
     solution = torch.linalg.lstsq(basis(r), target).solution
     assert (basis(r) @ solution - target).abs().max() < 1e-3
-
-
-@pytest.mark.parametrize("backend", ["torch", "torch_scatter"])
-def test_sums_over_neighbours(backend: str) -> None:
-    if backend == "torch_scatter" and scatter.segment_csr is None:
-        pytest.skip("torch-scatter is not installed (extra `scatter`)")
-    torch.manual_seed(7)
-    receiver = torch.tensor([3, 0, 3, 1, 0, 3])  # node 2 receives nothing
-    values = torch.randn(6, 2, 3, dtype=torch.float64, requires_grad=True)
-    total = Segments(receiver, 5, backend).sum(values)
-    expected = torch.zeros(5, 2, 3, dtype=torch.float64)
-    for edge, node in enumerate(receiver.tolist()):
-        expected[node] += values[edge].detach()
-    assert torch.allclose(total, expected)
-    (gradient,) = torch.autograd.grad((total * total.detach()).sum(), values)
-    assert torch.allclose(gradient, expected[receiver])
-
-
-def test_two_backends_are_chosen_by_name() -> None:
-    default = Segments(torch.tensor([0]), 1).backend
-    assert default == ("torch" if scatter.segment_csr is None else "torch_scatter")
 
 
 def test_scales_are_smooth_and_vanish_at_the_cut_off() -> None:

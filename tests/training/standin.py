@@ -125,7 +125,7 @@ class TinyData(LightningDataModule):
         super().__init__()
         self.basis = OrbitalBasis({k: tuple(v) for k, v in BASIS.items()})
         self.r_target, self.fingerprint, self.n_electrons = R_TARGET, "tiny", None
-        self.n_train, self.seed = n_train, seed
+        self.n_train, self.seed, self.is_spinful = n_train, seed, False
 
     def train_graphs(self):
         """Iterate over the training set."""

@@ -45,6 +45,7 @@ class Progress(RichProgressBar):
             f"{epoch}  val H MAE {total:.4f} meV (onsite {onsite:.4f}, hopping {hopping:.4f})"
             f"{self._time_left(trainer)}",
             highlight=False,
+            soft_wrap=True,
         )
 
     def _time_left(self, trainer: Trainer) -> str:

@@ -40,8 +40,10 @@ def make_logger(
         wandb is not installed.
     """
     try:
+        import wandb
         from lightning.pytorch.loggers import WandbLogger
 
+        wandb.finish()  # the run before this one, in a sweep
         logger = WandbLogger(
             save_dir=save_dir,
             project=project,
