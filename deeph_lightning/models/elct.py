@@ -169,7 +169,7 @@ class ELCT(HamiltonianModel):
     pair_channels, unnatural_pair_channels
         The same for pair features.
     head_channels, unnatural_head_channels
-        The same for the features that the head rotates to every target pair.
+        The same for the features, rotated and hidden, that every target pair has in the head.
     n_blocks, n_heads
         Depth behind the neighbour embedding; attention heads (0: no attention, envelope-weighted sum).
     n_radial
@@ -231,13 +231,13 @@ class ELCT(HamiltonianModel):
         self.onsite_edge = SO2Linear([pair_layout], head_layout, o3=o3, odd_inputs=odd)
         self.head_node = NodeLinear(layout, head_layout)
         self.head_radial = nn.Sequential(nn.Linear(n_radial, n_radial), nn.SiLU())
-        self.head_activation = EdgeActivation(pair_layout, n_radial)
+        self.head_activation = EdgeActivation(head_layout, n_radial)
         extra = self.head_activation.extra
-        self.head_mix = SO2Linear([head_layout], pair_layout, extra=extra, o3=o3)
+        self.head_mix = SO2Linear([head_layout], head_layout, extra=extra, o3=o3)
         self.head_pair = SO2Linear(
-            [pair_layout], pair_layout, extra=extra, o3=o3, odd_inputs=odd
+            [pair_layout], head_layout, extra=extra, o3=o3, odd_inputs=odd
         )
-        self.build_heads(layout, pair_layout, head_layout)
+        self.build_heads(layout, head_layout, head_layout)
 
     def forward(self, graph: Graph) -> dict[str, Tensor]:
         """Predict the blocks of all onsite and target pairs, flat, eV."""

@@ -17,8 +17,8 @@ _EPS = 0.1
 class SmoothAttention(nn.Module):
     """Smooth multi-head attention weights of directed edges.
 
-    ``alpha = u exp(s) / (eps + sum_k u_k exp(s_k))`` with the envelope u, multiplied by u and by
-    the root of the number of neighbours felt (methods 3.3).
+    ``alpha = u exp(s) / (eps + sum_k u_k exp(s_k))`` with the envelope u, multiplied by the root of
+    the number of neighbours felt (methods 3.3).
 
     Parameters
     ----------
@@ -54,5 +54,5 @@ class SmoothAttention(nn.Module):
         total = segments.sum(score)
         degree = segments.sum(envelope)
         norm = degree.sqrt() / (_EPS + total)
-        weight = score * norm.index_select(0, segments.receiver) * envelope
+        weight = score * norm.index_select(0, segments.receiver)
         return segments.sum(message * weight.index_select(1, self.head))

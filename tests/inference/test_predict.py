@@ -70,7 +70,7 @@ def sheet(seed: int = 0) -> Atoms:
 
 def predict(checkpoint, structure, output, **options):
     cfg = OmegaConf.load(CONF_DIR / "predict.yaml")
-    del cfg["hydra"]
+    del cfg["hydra"], cfg["defaults"]
     given = {"checkpoint": str(checkpoint), "structure": str(structure), "output": str(output)}
     return run(OmegaConf.merge(cfg, given, {"device": "cpu", "num_threads": 1, **options}))
 
