@@ -55,7 +55,7 @@ arch: $(VENV)/.ready-dev ## check the direction of imports
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.ready ## time a training step and a prediction
-	$(BIN)/python benchmarks/bench_elct.py $(ARGS)
+	$(BIN)/python scripts/bench_elct.py $(ARGS)
 
 docs: $(VENV)/.ready-docs ## build the documentation into site/, warnings are errors
 	$(BIN)/mkdocs build --strict --quiet

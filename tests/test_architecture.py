@@ -60,7 +60,7 @@ def test_public_names_exist() -> None:
 def test_only_tests_look_beside_the_repository() -> None:
     files = [
         file
-        for folder in ("deeph_lightning", "conf", "scripts", "benchmarks", "data/graphene")
+        for folder in ("deeph_lightning", "conf", "scripts", "data/graphene")
         for file in (ROOT / folder).rglob("*")
         if file.suffix in {".py", ".yaml", ".md"}
     ]

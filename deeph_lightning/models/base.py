@@ -78,8 +78,13 @@ class HamiltonianModel(nn.Module):
                 self.pair_couplings[a, b] = BlockCoupling(shells[a], shells[b], o3=o3)
                 cutoffs[a, b] = self.r_target.get(f"{labels[a]}-{labels[b]}", self.r_message)
         self.baseline = TwoCentreBaseline(
-            self.pair_couplings, self.onsite_couplings, cutoffs, r_onsite=r_onsite,
-            n_basis=n_baseline, component_power=component_power, enabled=baseline,
+            self.pair_couplings,
+            self.onsite_couplings,
+            cutoffs,
+            r_onsite=r_onsite,
+            n_basis=n_baseline,
+            component_power=component_power,
+            enabled=baseline,
         )
         highest = max(c.layout.l_max for c in self.pair_couplings.values())
         self.l_frame = max(l_max, highest)
@@ -89,9 +94,7 @@ class HamiltonianModel(nn.Module):
         """Floating-point type of the weights."""
         return next(self.parameters()).dtype
 
-    def make_layout(
-        self, key: str, natural: Sequence[int], unnatural: Sequence[int]
-    ) -> Layout:
+    def make_layout(self, key: str, natural: Sequence[int], unnatural: Sequence[int]) -> Layout:
         """Channels up to l_max; without inversion all channels are of one kind.
 
         Raises
@@ -126,7 +129,9 @@ class HamiltonianModel(nn.Module):
         home, graph = graph.pair_vector.device, graph.to(next(self.parameters()).device)
         n = graph.n_target
         frames, distance = self.geometry(graph)
-        hopping = self.hopping_head.two_centre(graph, frames.blocks, distance[:n], self.baseline)
+        hopping = self.hopping_head.two_centre(
+            graph, frames.blocks, distance[:n], self.baseline
+        )
         onsite = self.onsite_head.two_centre(graph, self.baseline)
         return replace(
             graph,
@@ -154,13 +159,18 @@ class HamiltonianModel(nn.Module):
         return x
 
     def species_pair(self, graph: Graph) -> Tensor:
-        """Number of the unordered species pair of every pair, ``(P,)``."""
+        """Return the number of the unordered species pair of every pair, ``(P,)``."""
         first, second = graph.species[graph.pair_i], graph.species[graph.pair_j]
         low, high = torch.minimum(first, second), torch.maximum(first, second)
         return high * (high + 1) // 2 + low
 
     def read_out(
-        self, graph: Graph, x: Tensor, summed: Tensor, hidden: EdgeTensor, frames: EdgeFrames,
+        self,
+        graph: Graph,
+        x: Tensor,
+        summed: Tensor,
+        hidden: EdgeTensor,
+        frames: EdgeFrames,
         distance: Tensor,
     ) -> dict[str, Tensor]:
         """Heads: node features, neighbour sums and pair features to blocks, eV."""

@@ -1,4 +1,4 @@
-"""ELCT: the equivariant local-coordinate transformer (DeepH-2, arXiv:2401.17015), from the paper.
+"""ELCT: the equivariant local-coordinate transformer (DeepH-2, arXiv:2401.17015).
 
 Every edge operation happens in the frame of its bond, where an equivariant map is one small
 matrix per order m. Each stored pair stands for both its directions, pair features never leave
@@ -171,7 +171,8 @@ class ELCT(HamiltonianModel):
     head_channels, unnatural_head_channels
         The same for the features, rotated and hidden, that every target pair has in the head.
     n_blocks, n_heads
-        Depth behind the neighbour embedding; attention heads (0: no attention, envelope-weighted sum).
+        Depth behind the neighbour embedding; attention heads (0: no attention,
+        envelope-weighted sum).
     n_radial
         Gaussians of the radial basis, and size of its embedding.
     o3
@@ -208,8 +209,15 @@ class ELCT(HamiltonianModel):
         component_power: float,
     ) -> None:
         super().__init__(
-            basis, r_target, r_message, o3=o3, baseline=baseline, r_onsite=r_onsite,
-            n_baseline=n_baseline, component_power=component_power, l_max=l_max,
+            basis,
+            r_target,
+            r_message,
+            o3=o3,
+            baseline=baseline,
+            r_onsite=r_onsite,
+            n_baseline=n_baseline,
+            component_power=component_power,
+            l_max=l_max,
             n_hops=n_blocks + 2,
         )
         layout = self.make_layout("channels", channels, unnatural_channels)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from deeph_lightning.nn.layout import Layout
 from deeph_lightning.nn.scatter import Segments
 
-#: Logits are bounded by this, so that no maximum must be subtracted (which would not be smooth).
+#: Bound of the logits, so that no maximum must be subtracted (which would not be smooth).
 _MAX_LOGIT = 6.0
 #: Constant in the denominator: a lone neighbour leaves without a jump.
 _EPS = 0.1
@@ -17,8 +17,8 @@ _EPS = 0.1
 class SmoothAttention(nn.Module):
     """Smooth multi-head attention weights of directed edges.
 
-    ``alpha = u exp(s) / (eps + sum_k u_k exp(s_k))`` with the envelope u, multiplied by the root of
-    the number of neighbours felt (methods 3.3).
+    ``alpha = u exp(s) / (eps + sum_k u_k exp(s_k))`` with the envelope u, multiplied by the
+    root of the number of neighbours felt.
 
     Parameters
     ----------

@@ -1,10 +1,10 @@
 """Two-centre baseline and target scales: what is fitted once, before the network learns.
 
-Hopping: for each pair of species and each natural component (row shell, column shell, L) a smooth
-function of distance times Y_L of the bond, i.e. one number at m = 0 in the edge frame: the
-Slater-Koster part of H (methods 2.5, 6.6). Onsite: a mean plus the sum over neighbours of such
-functions (crystal-field terms). Both by linear least squares on the training set. The network's
-outputs are multiplied by smooth scales fitted to what the baseline leaves.
+Hopping: for each pair of species and each natural component (row shell, column shell, L) a
+smooth function of distance times Y_L of the bond, i.e. one number at m = 0 in the edge frame:
+the Slater-Koster part of H (Phys. Rev. 94, 1498). Onsite: a mean plus the sum over neighbours
+of such functions (crystal-field terms). Both by linear least squares on the training set. The
+network's outputs are multiplied by smooth scales fitted to what the baseline leaves.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class PairBaseline(nn.Module):
     n_basis
         Number of radial functions.
     component_power
-        Exponent p of the per-component scale: 0 one scale for the block, 1 each component its own.
+        Exponent p of the per-component scale: 0 one scale for the block, 1 each component its
+        own.
     """
 
     def __init__(
@@ -53,9 +54,13 @@ class PairBaseline(nn.Module):
         self.r_cut, self.component_power = r_cut, component_power
         self.n_natural = len(coupling.components["natural"])
         self.basis = RadialBasis(n_basis, 0.7, r_cut)
-        self.register_buffer("weight", torch.zeros(n_basis, self.n_natural, dtype=torch.float64))
+        self.register_buffer(
+            "weight", torch.zeros(n_basis, self.n_natural, dtype=torch.float64)
+        )
         n_bin = max(2, round(r_cut / 0.1))
-        self.register_buffer("bin_centre", (torch.arange(n_bin, dtype=torch.float64) + 0.5) * 0.1)
+        self.register_buffer(
+            "bin_centre", (torch.arange(n_bin, dtype=torch.float64) + 0.5) * 0.1
+        )
         self.register_buffer("bin_count", torch.zeros(n_bin, dtype=torch.float64))
         self.register_buffer("bin_log_scale", torch.zeros(n_bin, dtype=torch.float64))
         n_component = self.n_natural + len(coupling.components["unnatural"])
@@ -114,7 +119,9 @@ class OnsiteBaseline(nn.Module):
         for L, count in enumerate(counts):
             shape = (n_neighbour * n_basis, count)
             self.register_buffer(f"weight_{L}", torch.zeros(shape, dtype=torch.float64))
-        self.register_buffer("scale", torch.ones(len(coupling.node_matrix), dtype=torch.float64))
+        self.register_buffer(
+            "scale", torch.ones(len(coupling.node_matrix), dtype=torch.float64)
+        )
 
     def radial(self, distance: Tensor) -> Tensor:
         """Radial functions ``(E, n_basis)`` in float64, zero at the cut-off."""
@@ -183,7 +190,7 @@ class TwoCentreBaseline(nn.Module):
         return super()._apply(move, recurse)
 
     def crystal_field(self, graph: Graph) -> dict[int, list[Tensor]]:
-        """Design of the onsite fit: per species a list over L of ``(A_s, 2L+1, n_species*K)``."""
+        """Design of the onsite fit: per species, over L, ``(A_s, 2L+1, n_species*K)``."""
         short = torch.linalg.vector_norm(graph.pair_vector, dim=-1) < self.r_onsite
         vector = graph.pair_vector[short].double()
         pair_i, pair_j = graph.pair_i[short], graph.pair_j[short]
@@ -301,7 +308,9 @@ class TwoCentreBaseline(nn.Module):
                 square = (value**2).mean(-1)
                 name = f"{a}_{b}"
                 zeros = torch.zeros_like(baseline.bin_count)
-                _add(squares, f"count {name}", zeros.index_add(0, index, torch.ones_like(square)))
+                _add(
+                    squares, f"count {name}", zeros.index_add(0, index, torch.ones_like(square))
+                )
                 _add(squares, f"square {name}", zeros.index_add(0, index, square))
             reference = self.onsite_coefficients(graph)
             for a, value in onsite_coefficients(graph).items():
@@ -358,9 +367,7 @@ def _solve(normal: Tensor, moment: Tensor) -> Tensor:
     return torch.linalg.solve(normal + ridge * eye, moment)
 
 
-def _component_rms(
-    mean_square: Tensor, sections: list[tuple[str, int, int, int]]
-) -> Tensor:
+def _component_rms(mean_square: Tensor, sections: list[tuple[str, int, int, int]]) -> Tensor:
     """One rms per component, repeated over its orders m, floored."""
     out = torch.empty_like(mean_square)
     for _, L, count, offset in sections:

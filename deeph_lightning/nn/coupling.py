@@ -1,9 +1,9 @@
 """Blocks <-> irreps: the Wigner-Eckart map between an orbital block and its coupled degrees L.
 
 A block of shells (l1, l2) is the sum over L = |l1-l2|..l1+l2 of ``Q^L h^L`` with the orthogonal
-matrices ``Q^L = sqrt(2L+1) w3j(l1, l2, L)`` (methods 2.1), so that ``||H|| = ||h||``. A component
-is natural where l1 + l2 + L is even. The same map serves node features (crystal frame) and the
-edge frame, where only the order of the coefficients differs.
+matrices ``Q^L = sqrt(2L+1) w3j(l1, l2, L)`` (arXiv:2210.13955), so that ``||H|| = ||h||``. A
+component is natural where l1 + l2 + L is even. The same map serves node features (crystal
+frame) and the edge frame, where only the order of the coefficients differs.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class BlockCoupling:
     components
         ``{"natural": [...], "unnatural": [...]}``, each sorted by L: the channels of `layout`.
     sections
-        ``(parity, L, components, offset)``: order of the crystal-frame coefficients, each section
-        stored as ``(2L+1, components)``.
+        ``(parity, L, components, offset)``: order of the crystal-frame coefficients, each
+        section stored as ``(2L+1, components)``.
     node_matrix
-        ``(n, n_row * n_column)``, rows in the order of `sections`; n is the number of independent
-        elements.
+        ``(n, n_row * n_column)``, rows in the order of `sections`; n is the number of
+        independent elements.
     edge_matrix
         The same, rows in the order (zero, rest even, rest odd) of an edge tensor of `layout`.
     """
@@ -96,8 +96,8 @@ class BlockCoupling:
     def reversal(self) -> Tensor:
         """Signs ``(n,)`` of the edge coefficients of the reversed direction.
 
-        With inversion all +1: parity is in the frames. Without it components with l1 + l2 + L odd
-        change sign, because the reversed frame is improper.
+        With inversion all +1: parity is in the frames. Without it components with l1 + l2 + L
+        odd change sign, because the reversed frame is improper.
         """
         parts = self.components["natural"] + self.components["unnatural"]
         sign = torch.ones(len(parts))
@@ -136,7 +136,7 @@ class BlockCoupling:
         for m in range(1, self.layout.l_max + 1):
             for key, parts in self.components.items():
                 for i, part in enumerate(parts):
-                    if part.L < m:
+                    if m > part.L:
                         continue
                     plus, minus = vectors[key, i][part.L + m], vectors[key, i][part.L - m]
                     even.append(plus if key == "natural" else -minus)
@@ -146,7 +146,9 @@ class BlockCoupling:
     def edge_columns(self) -> Tensor:
         """Component number (natural first) of every row of `edge_matrix`."""
         parts = self.components["natural"] + self.components["unnatural"]
-        rest = [i for m in range(1, self.layout.l_max + 1) for i, p in enumerate(parts) if p.L >= m]
+        rest = [
+            i for m in range(1, self.layout.l_max + 1) for i, p in enumerate(parts) if m <= p.L
+        ]
         return torch.tensor([*range(len(parts)), *rest, *rest])
 
 

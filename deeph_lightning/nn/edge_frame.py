@@ -1,9 +1,9 @@
 """Edge frames: one rotation per pair that carries the pair vector onto the polar axis z.
 
-Each stored pair (i, j) stands for two directed edges. The frame of (j, i) is the frame of (i, j)
-reflected in the plane perpendicular to the bond, so that its Wigner matrices differ by the signs
-(-1)^(l+m) only, and a feature of (j, i) and one of (i, j) can be added and subtracted: this is
-what makes predictions Hermitian by construction.
+Each stored pair (i, j) stands for two directed edges. The frame of (j, i) is the frame of (i,
+j) reflected in the plane perpendicular to the bond, so that its Wigner matrices differ by the
+signs (-1)^(l+m) only, and a feature of (j, i) and one of (i, j) can be added and subtracted:
+this is what makes predictions Hermitian by construction.
 """
 
 from __future__ import annotations
@@ -48,13 +48,11 @@ def reversal_signs(l: int) -> Tensor:
 def order_rows(l_first: int, l_last: int) -> list[tuple[int, int]]:
     """Rows ``(l, signed m)`` of a tower in edge order: m = 0, then all +m, then all -m.
 
-    Positive m stand for the mirror-even, negative m for the mirror-odd stack; within a stack the
-    rows go order by order, m = 1, 2, ..., and degree by degree.
+    Positive m stand for the mirror-even, negative m for the mirror-odd stack; within a stack
+    the rows go order by order, m = 1, 2, ..., and degree by degree.
     """
     zero = [(l, 0) for l in range(l_first, l_last + 1)]
-    even = [
-        (l, m) for m in range(1, l_last + 1) for l in range(max(m, l_first), l_last + 1)
-    ]
+    even = [(l, m) for m in range(1, l_last + 1) for l in range(max(m, l_first), l_last + 1)]
     return zero + even + [(l, -m) for l, m in even]
 
 
@@ -101,9 +99,9 @@ class EdgeFrames:
     def tower(self, parity: str, l_first: int, l_last: int) -> Tensor:
         """Dense matrix ``(P, rows, columns)`` of degrees l_first..l_last, first direction.
 
-        Columns are node order, degree by degree, m = -l..l. Natural rows are D's rows ordered by
+        Columns are node order, degree by degree, m = -l..l. Natural rows are D's rows, order of
         `order_rows`; for unnatural parity row +m is ``-D[-m]`` and row -m is ``D[+m]``, so that
-        one real matrix per order serves both parities (methods 3.2).
+        one real matrix per order serves both parities.
         """
         key = (parity, l_first, l_last)
         if key not in self._towers:

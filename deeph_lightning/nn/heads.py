@@ -1,8 +1,9 @@
 """Read-outs shared by all models: features -> onsite and hopping blocks of H.
 
-Hopping blocks are read in the edge frame of the pair by one SO(2)-linear map per order, multiplied
-by the fitted scales, completed by the two-centre baseline and rotated back once. Both directions
-of a pair are read and the block is their Hermitian mean, so nothing depends on which one is kept.
+Hopping blocks are read in the edge frame of the pair by one SO(2)-linear map per order,
+multiplied by the fitted scales, completed by the two-centre baseline and rotated back once.
+Both directions of a pair are read and the block is their Hermitian mean, so nothing depends on
+which one is kept.
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ class HoppingHead(nn.Module):
     ) -> Tensor:
         """Return the flat hopping blocks in eV (crystal frame), target pairs' order.
 
-        ``frames`` are Wigner matrices per l, ``(P, 2l+1, 2l+1)``, ``distance`` is ``(P,)`` Å, both
-        of the P target pairs, like the features.
+        ``frames`` are Wigner matrices per l, ``(P, 2l+1, 2l+1)``, ``distance`` is ``(P,)`` Å,
+        both of the P target pairs, like the features.
         """
         blocks = []
         for (a, b), coupling, start, stop in self._types(graph):
@@ -148,8 +149,9 @@ def _orbital_signs(coupling: BlockCoupling) -> Tensor:
 def _exchange_matrices(coupling: BlockCoupling, *, same_species: bool) -> tuple[Tensor, Tensor]:
     """Coefficients in the exchange basis to the Hermitian block of the first direction.
 
-    The block is the mean of what both directions say about it: ``B = (Q c1 + P Q c2) / 2`` with P
-    the transposition in the reversed frame. Atoms of two species fix the direction by themselves.
+    The block is the mean of what both directions say about it: ``B = (Q c1 + P Q c2) / 2`` with
+    P the transposition in the reversed frame. Atoms of two species fix the direction by
+    themselves.
     """
     direct = coupling.edge_matrix
     if not same_species:
@@ -204,10 +206,12 @@ class OnsiteHead(nn.Module):
     def forward(
         self, x: Tensor, summed: Tensor, graph: Graph, baseline: TwoCentreBaseline
     ) -> Tensor:
-        """Return the flat onsite blocks in eV, atom order; inputs ``(A, F)`` and ``(A, F')``."""
+        """Return the flat onsite blocks in eV, atom order; inputs ``(A, F)``, ``(A, F')``."""
         blocks = {}
-        for a, coupling, atoms in self._species(graph):
-            raw = self.node_readouts[str(a)](x[atoms]) + self.sum_readouts[str(a)](summed[atoms])
+        for a, _, atoms in self._species(graph):
+            raw = self.node_readouts[str(a)](x[atoms]) + self.sum_readouts[str(a)](
+                summed[atoms]
+            )
             matrix = getattr(self, f"matrix_{a}").to(raw)
             blocks[a] = (raw * baseline.onsite[str(a)].scale.to(raw)) @ matrix
         fixed = graph.baseline_onsite
@@ -228,14 +232,18 @@ class OnsiteHead(nn.Module):
         """Put blocks of all species into atom order."""
         if len(blocks) == 1:
             return next(iter(blocks.values())).flatten()
-        places = [self._places(graph, atoms, coupling) for _, coupling, atoms in self._species(graph)]
+        places = [
+            self._places(graph, atoms, coupling) for _, coupling, atoms in self._species(graph)
+        ]
         values = torch.cat([block.flatten() for block in blocks.values()])
         return values[torch.argsort(torch.cat(places))]
 
     def coefficients(self, graph: Graph) -> dict[int, Tensor]:
         """Crystal-frame components of the labels, per species ``(A_s, n)``, float64."""
         return {
-            a: graph.H_onsite[self._places(graph, atoms, coupling)].double().view(len(atoms), -1)
+            a: graph.H_onsite[self._places(graph, atoms, coupling)]
+            .double()
+            .view(len(atoms), -1)
             @ getattr(self, f"matrix_{a}").double().T
             for a, coupling, atoms in self._species(graph)
         }

@@ -1,13 +1,14 @@
 """Channel layouts: how irreps lie in node tensors and in edge tensors.
 
-Channels come in *towers*: a tower holds the same number of channels for every degree of a range,
-so that one dense batched product rotates it. A *node tensor* is flat, ``(A, F)``: tower after
-tower, each ``(rows, channels)`` with rows degree by degree, m = -l..l.
+Channels come in *towers*: a tower holds the same number of channels for every degree of a
+range, so that one dense batched product rotates it. A *node tensor* is flat, ``(A, F)``: tower
+after tower, each ``(rows, channels)`` with rows degree by degree, m = -l..l.
 
 An *edge tensor* lives in the frames of the pairs and is ordered by |m|. It is kept in the
-*exchange basis*: sum and difference of the two directions of each pair (first index). ``zero`` is
-``(2, P, F0)``: m = 0, natural then unnatural; ``rest`` is ``(2, 2, P, F1)``, second index mirror
-parity (even, odd), columns the segments m = 1, 2, ..., each tower after tower, degree by degree.
+*exchange basis*: sum and difference of the two directions of each pair (first index). ``zero``
+is ``(2, P, F0)``: m = 0, natural then unnatural; ``rest`` is ``(2, 2, P, F1)``, second index
+mirror parity (even, odd), columns the segments m = 1, 2, ..., each tower after tower, degree by
+degree.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -69,7 +71,7 @@ class Layout:
         towers: list[Tower] = []
         for parity, counts in (("natural", self.natural), ("unnatural", self.unnatural)):
             edges = sorted({0, *counts})
-            for low, high in zip(edges, edges[1:], strict=False):
+            for low, high in pairwise(edges):
                 degrees = [l for l, count in enumerate(counts) if count >= high]
                 start = 0
                 for k in range(1, len(degrees) + 1):

@@ -76,7 +76,11 @@ def _column_degrees(layout: Layout) -> list[tuple[int, int, int]]:
     for tower in layout.towers:
         for l in range(tower.l_first, tower.l_last + 1):
             scalar = int(tower.parity == "natural" and l == 0)
-            columns += [(channel + c, l, scalar) for _ in range(2 * l + 1) for c in range(tower.channels)]
+            columns += [
+                (channel + c, l, scalar)
+                for _ in range(2 * l + 1)
+                for c in range(tower.channels)
+            ]
             channel += tower.channels
     return columns
 
@@ -96,10 +100,14 @@ class NodeNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(self.n_scalar))
         scalar = torch.tensor([float(is_scalar) for _, _, is_scalar in columns])
         higher = torch.tensor([(1.0 - s) / (2 * l + 1) for _, l, s in columns])
-        self.register_buffer("channel", torch.tensor([c for c, _, _ in columns]), persistent=False)
+        self.register_buffer(
+            "channel", torch.tensor([c for c, _, _ in columns]), persistent=False
+        )
         self.register_buffer("scalar", scalar, persistent=False)
         self.register_buffer("place", torch.nonzero(scalar).squeeze(-1), persistent=False)
-        share = torch.stack([scalar / self.n_scalar, higher / max(n_channel - self.n_scalar, 1)])
+        share = torch.stack(
+            [scalar / self.n_scalar, higher / max(n_channel - self.n_scalar, 1)]
+        )
         self.register_buffer("share", share, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -119,7 +127,9 @@ class NodeFeedForward(nn.Module):
     def __init__(self, layout: Layout) -> None:
         super().__init__()
         columns = _column_degrees(layout)
-        self.register_buffer("channel", torch.tensor([c for c, _, _ in columns]), persistent=False)
+        self.register_buffer(
+            "channel", torch.tensor([c for c, _, _ in columns]), persistent=False
+        )
         self.layout = layout
         self.gate = nn.Linear(layout.natural[0], columns[-1][0] + 1)
         self.first = NodeLinear(layout, layout)

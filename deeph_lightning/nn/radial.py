@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class RadialBasis(nn.Module):
     """Gaussians of the distance, centres spaced geometrically, width = local spacing.
 
-    H decays like products of orbitals: what matters is resolution at bond lengths, not a uniform
-    grid to the cut-off (methods 3.3).
+    H decays like products of orbitals: what matters is resolution at bond lengths, not a
+    uniform grid to the cut-off.
 
     Parameters
     ----------
@@ -29,12 +29,14 @@ class RadialBasis(nn.Module):
 
     def forward(self, distance: Tensor) -> Tensor:
         """Evaluate at ``(P,)`` distances in Å: ``(P, n_basis)``."""
-        scaled = (distance[:, None] - self.centre.to(distance)) * self.inverse_width.to(distance)
+        scaled = (distance[:, None] - self.centre.to(distance)) * self.inverse_width.to(
+            distance
+        )
         return torch.exp(-0.5 * scaled**2)
 
 
 def polynomial_envelope(distance: Tensor, r_cut: float | Tensor, p: int = 5) -> Tensor:
-    """Smooth cut-off, 1 at zero and 0 with two vanishing derivatives at `r_cut` (methods 3.3)."""
+    """Smooth cut-off, 1 at zero and 0 with two vanishing derivatives at `r_cut`."""
     t = (distance / r_cut).clamp(max=1.0)
     return (
         1.0
@@ -45,6 +47,6 @@ def polynomial_envelope(distance: Tensor, r_cut: float | Tensor, p: int = 5) -> 
 
 
 def edge_window(distance: Tensor, r_cut: float | Tensor, width: float = 0.6) -> Tensor:
-    """One until `width` Å before the cut-off, then a smooth step to zero (C2) at the cut-off."""
+    """One until `width` Å before the cut-off, then a smooth step (C2) to zero at it."""
     t = ((r_cut - distance) / width).clamp(0.0, 1.0)
     return t**3 * (10.0 - 15.0 * t + 6.0 * t**2)

@@ -1,6 +1,7 @@
 """The one seam through which sums over neighbours go.
 
-torch-scatter's ``segment_csr`` where it is installed (extra ``scatter``), native torch otherwise.
+torch-scatter's ``segment_csr`` where it is installed (extra ``scatter``), native torch
+otherwise.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """SO(2)-linear maps of pair features and their activation: one matrix product per order m.
 
 With inversion (``o3``) natural and unnatural channels are stacked by mirror parity and one real
-matrix serves both stacks, the most general O(3)-equivariant linear map in an edge frame (methods
-3.2). In the exchange basis the sum and the difference of the two directions of a pair have a
-matrix each, the most general map that commutes with exchanging the two atoms. Without inversion
-(SO(3) only) sum and difference mix, multiplied by the imaginary unit of the order.
+matrix serves both stacks, the most general O(3)-equivariant linear map in an edge frame (SO(2)
+convolutions: arXiv:2302.03655). In the exchange basis the sum and the difference of the two
+directions of a pair have a matrix each, the most general map that commutes with exchanging the
+two atoms. Without inversion (SO(3) only) sum and difference mix, multiplied by the imaginary
+unit of the order.
 """
 
 from __future__ import annotations
@@ -161,20 +162,20 @@ def _gate_numbers(layout: Layout) -> tuple[list[int], list[int]]:
 
 
 def exchange(x: Tensor) -> Tensor:
-    """Sum and difference along dim 0: from directions to the exchange basis, or back (twice)."""
+    """Sum and difference along dim 0: directions to exchange basis, or back (twice)."""
     return _Exchange.apply(x)
 
 
 class _Exchange(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx, x):  # noqa: ARG004
         out = torch.empty_like(x)
         torch.add(x[0], x[1], out=out[0])
         torch.sub(x[0], x[1], out=out[1])
         return out
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, grad):  # noqa: ARG004
         return _Exchange.apply(grad)
 
 

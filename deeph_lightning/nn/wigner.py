@@ -27,7 +27,7 @@ def wigner_blocks(rotation: Tensor, l_max: int) -> list[Tensor]:
 
     .. math:: D^l = C\,(D^{l-1} \otimes D^1)\,C^T,
 
-    with C the Clebsch-Gordan isometry of (l-1) x 1 onto l (methods: CG recursion). The entries
+    with C the Clebsch-Gordan isometry of (l-1) x 1 onto l. The entries
     are polynomials of the rotation's entries: smooth everywhere, no pole along any axis.
 
     Parameters

@@ -43,7 +43,12 @@ SMALL = {
 
 
 def make_model(
-    file: Path, *, o3: bool = True, dtype: torch.dtype = torch.float64, seed: int = 0, **more: object
+    file: Path,
+    *,
+    o3: bool = True,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+    **more: object,
 ) -> HamiltonianModel:
     """Build a small network with random weights, biases and baseline."""
     node = OmegaConf.to_container(OmegaConf.load(file))
@@ -266,17 +271,13 @@ def test_mixed_precision_keeps_the_heads_exact(file: Path) -> None:
         exact = model(graph)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             mixed = model(graph)
-        bare = model.hopping_head.two_centre(
-            graph, *_frames(model, graph), model.baseline
-        )
+        bare = model.hopping_head.two_centre(graph, *_frames(model, graph), model.baseline)
     assert mixed["H_hopping"].dtype == torch.float32
     learnt = (exact["H_hopping"] - bare).abs().max()
     assert (mixed["H_hopping"] - exact["H_hopping"]).abs().max() < MODEL_BFLOAT16 * learnt
 
 
-def _frames(
-    model: HamiltonianModel, graph: Graph
-) -> tuple[list[torch.Tensor], torch.Tensor]:
+def _frames(model: HamiltonianModel, graph: Graph) -> tuple[list[torch.Tensor], torch.Tensor]:
     frames, distance = model.geometry(graph)
     n = graph.n_target
     return frames.first(n).blocks, distance[:n]

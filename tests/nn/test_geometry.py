@@ -39,7 +39,9 @@ def test_frames_put_the_bond_on_the_polar_axis(vectors: torch.Tensor) -> None:
     assert torch.allclose(torch.linalg.det(Q), torch.ones_like(length))
     # row m = 0 is Y_l of the bond
     for l, D in enumerate(wigner_blocks(Q, 4)):
-        Y = o3.spherical_harmonics(l, vectors[:, [1, 2, 0]], normalize=True, normalization="norm")
+        Y = o3.spherical_harmonics(
+            l, vectors[:, [1, 2, 0]], normalize=True, normalization="norm"
+        )
         assert torch.allclose(D[:, l], Y, atol=WIGNER)
 
 
@@ -59,9 +61,7 @@ LAYOUTS = [
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_rotation_to_edges_and_back_are_adjoint(
-    layout: Layout, vectors: torch.Tensor
-) -> None:
+def test_rotation_to_edges_and_back_are_adjoint(layout: Layout, vectors: torch.Tensor) -> None:
     torch.manual_seed(2)
     n_pair = len(vectors)
     frames = EdgeFrames.from_vectors(vectors, layout.l_max, dtype=torch.float64)

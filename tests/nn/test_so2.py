@@ -11,8 +11,10 @@ from deeph_lightning.nn.so2 import EdgeActivation, SO2Linear
 from deeph_lightning.nn.wigner import wigner_blocks
 from tests.tolerances import FLOAT64
 
-IN, HIDDEN, OUT = Layout.of([4, 4, 3], [0, 2, 1]), Layout.of([5, 3, 3], [0, 2, 2]), Layout.of(
-    [2, 2, 2, 1], [0, 1, 1, 0]
+IN, HIDDEN, OUT = (
+    Layout.of([4, 4, 3], [0, 2, 1]),
+    Layout.of([5, 3, 3], [0, 2, 2]),
+    Layout.of([2, 2, 2, 1], [0, 1, 1, 0]),
 )
 PLAIN = [Layout.of([6, 5, 3]), Layout.of([4, 4, 2]), Layout.of([3, 2, 2])]
 
@@ -47,7 +49,7 @@ def turn(x: torch.Tensor, layout: Layout, Q: torch.Tensor, det: float) -> torch.
         part = x[:, offset : offset + tower.rows * tower.channels]
         part = part.view(len(x), tower.rows, tower.channels)
         blocks = [
-            D[l] * (det ** l if tower.parity == "natural" else det ** (l + 1))
+            D[l] * (det**l if tower.parity == "natural" else det ** (l + 1))
             for l in range(tower.l_first, tower.l_last + 1)
         ]
         parts.append((torch.block_diag(*blocks) @ part).flatten(1))

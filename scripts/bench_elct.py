@@ -1,7 +1,7 @@
 """Time a training step and a prediction of ELCT on the shipped graphene set.
 
-    python benchmarks/bench_elct.py                      first training structure (18 atoms)
-    python benchmarks/bench_elct.py --batch 4 --repeat 50 --device cuda --precision bf16
+    python scripts/bench_elct.py                      first training structure (18 atoms)
+    python scripts/bench_elct.py --batch 4 --repeat 50 --device cuda --precision bf16
 
 Times are of one step after warm-up, median and quartiles; a training step is forward, loss,
 backward and optimiser. In the same run the float32 prediction is compared with float64. Prints
