@@ -1,4 +1,4 @@
-"""Radial functions: a Gaussian basis that is dense at short distance, smooth cut-offs."""
+"""Radial functions: a Gaussian basis, smooth cut-offs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class RadialBasis(nn.Module):
-    """Gaussians of the distance, centres spaced geometrically, width = local spacing.
+    """Gaussians of the distance on a uniform grid, width = spacing.
 
-    H decays like products of orbitals: what matters is resolution at bond lengths, not a
-    uniform grid to the cut-off.
+    The grid must resolve the shells of neighbours to the very cut-off: with functions as wide as
+    the gaps between shells a least-squares fit rings where H is small.
 
     Parameters
     ----------
@@ -22,16 +22,13 @@ class RadialBasis(nn.Module):
 
     def __init__(self, n_basis: int, r_min: float, r_max: float) -> None:
         super().__init__()
-        ratio = (r_max / r_min) ** (1.0 / (n_basis - 1))
-        centre = r_min * ratio ** torch.arange(n_basis, dtype=torch.float64)
+        centre = torch.linspace(r_min, r_max, n_basis, dtype=torch.float64)
         self.register_buffer("centre", centre, persistent=False)
-        self.register_buffer("inverse_width", 1.0 / (centre * (ratio - 1.0)), persistent=False)
+        self.width = (r_max - r_min) / max(n_basis - 1, 1)
 
     def forward(self, distance: Tensor) -> Tensor:
         """Evaluate at ``(P,)`` distances in Å: ``(P, n_basis)``."""
-        scaled = (distance[:, None] - self.centre.to(distance)) * self.inverse_width.to(
-            distance
-        )
+        scaled = (distance[:, None] - self.centre.to(distance)) / self.width
         return torch.exp(-0.5 * scaled**2)
 
 
