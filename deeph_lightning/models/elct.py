@@ -227,7 +227,8 @@ class ELCT(HamiltonianModel):
         n_species = len(self.basis.labels)
         self.embedding = nn.Embedding(n_species, layout.natural[0])
         self.pair_embedding = nn.Embedding(n_species * (n_species + 1) // 2, n_radial)
-        self.radial_basis = RadialBasis(n_radial, 0.8, max(self.r_target.values()))
+        longest = max(self.r_target.values())
+        self.radial_basis = RadialBasis(n_radial, 0.8, longest, geometric=True)
         self.radial = nn.Sequential(nn.Linear(n_radial, n_radial), nn.SiLU())
         self.neighbours = NeighbourEmbedding(layout, n_radial)
         self.blocks = nn.ModuleList(
@@ -277,7 +278,7 @@ class ELCT(HamiltonianModel):
         short, damping = edges[known], envelope[known, None]
         near = EdgeTensor(pair.zero[:, known] * damping, pair.rest[:, :, known] * damping)
         parts = [
-            far.index_add(far.ndim - 2, short, close)
+            far.index_add(far.ndim - 2, short, close.to(far))
             for far, close in zip(self.head_mix(own), self.head_pair(near), strict=True)
         ]
         hidden, _ = self.head_activation(*parts, self.head_radial(gaussians[:n]))

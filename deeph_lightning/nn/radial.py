@@ -7,28 +7,40 @@ from torch import Tensor, nn
 
 
 class RadialBasis(nn.Module):
-    """Gaussians of the distance on a uniform grid, width = spacing.
+    """Gaussians of the distance, width = spacing of their centres.
 
-    The grid must resolve the shells of neighbours to the very cut-off: with functions as wide as
-    the gaps between shells a least-squares fit rings where H is small.
+    A fit of H itself needs a uniform grid that resolves the shells of neighbours to the very
+    cut-off: wider functions ring where H is small. A network, which learns what such a fit
+    leaves, wants most of its resolution at bond lengths: a geometric grid.
 
     Parameters
     ----------
     n_basis
-        Number of functions.
+        Number of functions, at least 2.
     r_min, r_max
         First and last centre, Å.
+    geometric
+        Centres with a constant ratio instead of a constant difference.
     """
 
-    def __init__(self, n_basis: int, r_min: float, r_max: float) -> None:
+    def __init__(
+        self, n_basis: int, r_min: float, r_max: float, *, geometric: bool = False
+    ) -> None:
         super().__init__()
-        centre = torch.linspace(r_min, r_max, n_basis, dtype=torch.float64)
+        step = torch.linspace(0.0, 1.0, n_basis, dtype=torch.float64)
+        if geometric:
+            ratio = r_max / r_min
+            centre = r_min * ratio**step
+            width = centre * (ratio ** (1.0 / (n_basis - 1)) - 1.0)
+        else:
+            centre = r_min + (r_max - r_min) * step
+            width = torch.full_like(centre, (r_max - r_min) / (n_basis - 1))
         self.register_buffer("centre", centre, persistent=False)
-        self.width = (r_max - r_min) / max(n_basis - 1, 1)
+        self.register_buffer("width", width, persistent=False)
 
     def forward(self, distance: Tensor) -> Tensor:
         """Evaluate at ``(P,)`` distances in Å: ``(P, n_basis)``."""
-        scaled = (distance[:, None] - self.centre.to(distance)) / self.width
+        scaled = (distance[:, None] - self.centre.to(distance)) / self.width.to(distance)
         return torch.exp(-0.5 * scaled**2)
 
 

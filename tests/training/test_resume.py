@@ -125,7 +125,7 @@ def test_kill_9_and_the_same_command_with_ckpt_last(tmp_path):
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     (last,) = (tmp_path / "killed").glob(pattern)
-    assert torch.load(last, weights_only=True)["epoch"] == 0
+    assert torch.load(last, weights_only=True)["epoch"] < 3  # stopped before its end
 
     again = _command(tmp_path / "killed", "ckpt=last")
     subprocess.run(again, env=_environment(0.0), check=True)
