@@ -124,4 +124,6 @@ class EdgeFrames:
 def reversal_column(parity: str, l_first: int, l_last: int) -> Tensor:
     """Signs ``(rows, 1)`` of a tower's rows for the reversed direction of the pair."""
     flip = 1.0 if parity == "natural" else -1.0
-    return torch.tensor([[flip * (-1.0) ** (l + m)] for l, m in order_rows(l_first, l_last)])
+    signs = [[flip * (-1.0) ** (l + m)] for l, m in order_rows(l_first, l_last)]
+    with torch.inference_mode(mode=False):  # what is kept must serve training, too
+        return torch.tensor(signs)

@@ -19,7 +19,8 @@ _AXIS_OF_M = (1, 2, 0)
 @lru_cache(maxsize=32)
 def _stretched_coupling(l: int) -> Tensor:
     """Isometry of degrees (l - 1) x 1 onto l, shape (2l+1, 2l-1, 3), float64."""
-    return o3.wigner_3j(l, l - 1, 1, dtype=torch.float64) * (2 * l + 1) ** 0.5
+    with torch.inference_mode(mode=False):  # what is kept must serve training, too
+        return o3.wigner_3j(l, l - 1, 1, dtype=torch.float64).clone() * (2 * l + 1) ** 0.5
 
 
 def wigner_blocks(rotation: Tensor, l_max: int) -> list[Tensor]:

@@ -52,6 +52,20 @@ def test_gradients_through_frames_are_finite_along_every_axis() -> None:
     assert torch.isfinite(gradient).all()
 
 
+def test_derivatives_after_a_prediction_in_inference_mode() -> None:
+    layout = Layout.of([2, 2, 2, 2, 2, 2, 2])  # a degree that no other test has cached
+    vector = torch.randn(3, 3, dtype=torch.float64)
+    nodes = torch.randn(2, 3, layout.node_size, dtype=torch.float64)
+    with torch.inference_mode():
+        frames = EdgeFrames.from_vectors(vector, 6, dtype=torch.float64)
+        rotate_to_edges(*nodes, frames, layout)
+    leaf = vector.clone().requires_grad_()
+    frames = EdgeFrames.from_vectors(leaf, 6, dtype=torch.float64)
+    edge = rotate_to_edges(*nodes, frames, layout)
+    (edge.zero**2).sum().backward()
+    assert torch.isfinite(leaf.grad).all()
+
+
 LAYOUTS = [
     Layout.of([5, 5, 5], [0, 2, 2]),
     Layout.of([6, 4, 4, 1], [0, 3, 1, 1]),
