@@ -227,8 +227,7 @@ class ELCT(HamiltonianModel):
         n_species = len(self.basis.labels)
         self.embedding = nn.Embedding(n_species, layout.natural[0])
         self.pair_embedding = nn.Embedding(n_species * (n_species + 1) // 2, n_radial)
-        longest = max(self.r_target.values())
-        self.radial_basis = RadialBasis(n_radial, 0.8, longest, geometric=True)
+        self.radial_basis = RadialBasis(n_radial, 0.8, max(self.r_target.values()))
         self.radial = nn.Sequential(nn.Linear(n_radial, n_radial), nn.SiLU())
         self.neighbours = NeighbourEmbedding(layout, n_radial)
         self.blocks = nn.ModuleList(

@@ -1,4 +1,4 @@
-"""Radial functions: a Gaussian basis, smooth cut-offs."""
+"""Radial functions: a Gaussian basis that is dense at short distance, smooth cut-offs."""
 
 from __future__ import annotations
 
@@ -7,40 +7,31 @@ from torch import Tensor, nn
 
 
 class RadialBasis(nn.Module):
-    """Gaussians of the distance, width = spacing of their centres.
+    """Gaussians of the distance, centres spaced geometrically, width = local spacing.
 
-    A fit of H itself needs a uniform grid that resolves the shells of neighbours to the very
-    cut-off: wider functions ring where H is small. A network, which learns what such a fit
-    leaves, wants most of its resolution at bond lengths: a geometric grid.
+    H decays like products of orbitals: what matters is resolution at bond lengths, not a
+    uniform grid to the cut-off.
 
     Parameters
     ----------
     n_basis
-        Number of functions, at least 2.
+        Number of functions.
     r_min, r_max
         First and last centre, Å.
-    geometric
-        Centres with a constant ratio instead of a constant difference.
     """
 
-    def __init__(
-        self, n_basis: int, r_min: float, r_max: float, *, geometric: bool = False
-    ) -> None:
+    def __init__(self, n_basis: int, r_min: float, r_max: float) -> None:
         super().__init__()
-        step = torch.linspace(0.0, 1.0, n_basis, dtype=torch.float64)
-        if geometric:
-            ratio = r_max / r_min
-            centre = r_min * ratio**step
-            width = centre * (ratio ** (1.0 / (n_basis - 1)) - 1.0)
-        else:
-            centre = r_min + (r_max - r_min) * step
-            width = torch.full_like(centre, (r_max - r_min) / (n_basis - 1))
+        ratio = (r_max / r_min) ** (1.0 / (n_basis - 1))
+        centre = r_min * ratio ** torch.arange(n_basis, dtype=torch.float64)
         self.register_buffer("centre", centre, persistent=False)
-        self.register_buffer("width", width, persistent=False)
+        self.register_buffer("inverse_width", 1.0 / (centre * (ratio - 1.0)), persistent=False)
 
     def forward(self, distance: Tensor) -> Tensor:
         """Evaluate at ``(P,)`` distances in Å: ``(P, n_basis)``."""
-        scaled = (distance[:, None] - self.centre.to(distance)) / self.width.to(distance)
+        scaled = (distance[:, None] - self.centre.to(distance)) * self.inverse_width.to(
+            distance
+        )
         return torch.exp(-0.5 * scaled**2)
 
 

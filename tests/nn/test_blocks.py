@@ -67,9 +67,8 @@ def test_envelopes_vanish_smoothly() -> None:
         assert envelope(torch.tensor([0.0]), 5.0) == 1
 
 
-@pytest.mark.parametrize("geometric", [True, False])
-def test_radial_basis_resolves_bond_lengths(*, geometric: bool) -> None:
-    basis = RadialBasis(32, 0.8, 9.0, geometric=geometric)
+def test_radial_basis_resolves_bond_lengths() -> None:
+    basis = RadialBasis(24, 0.8, 9.0)
     r = torch.linspace(1.0, 8.0, 400, dtype=torch.float64)
     target = torch.exp(-r) * torch.cos(3 * r)
     solution = torch.linalg.lstsq(basis(r), target).solution
