@@ -77,7 +77,7 @@ class Update(nn.Module):
         self.skip = nn.Identity() if same else Linear(irreps_in, irreps_out)
 
     def forward(self, x: Tensor, new: Tensor, kind: Tensor, batch: Segments | None) -> Tensor:
-        """Return the features that follow `x`, ``(N, F_in)``, given the convolution's result."""
+        """Return the features after `x`, ``(N, F_in)``, given the convolution's result."""
         return self.skip(x) + self.norm(self.post(new) + self.own(x, kind), batch)
 
 
@@ -324,9 +324,7 @@ class DeepHE3(HamiltonianModel):
     def _envelope(self, length: Tensor) -> Tensor:
         return polynomial_envelope(length, self.r_message).to(self.dtype)
 
-    def _edges(
-        self, graph: Graph, frames: EdgeFrames, length: Tensor, itself: Tensor
-    ) -> Edges:
+    def _edges(self, graph: Graph, frames: EdgeFrames, length: Tensor, itself: Tensor) -> Edges:
         receiver = torch.cat([graph.pair_i, graph.pair_j, itself])
         sender = torch.cat([graph.pair_j, graph.pair_i, itself])
         n_species = len(self.basis.labels)

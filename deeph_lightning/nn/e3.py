@@ -132,7 +132,7 @@ class EquivariantNorm(nn.Module):
         self.register_buffer("channel", channel_columns(irreps), persistent=False)
 
     def forward(self, x: Tensor, batch: Segments | None) -> Tensor:
-        """Normalise ``(N, F)``; `batch` groups rows by structure, None takes them one by one."""
+        """Normalise ``(N, F)``, each row by itself or, with `batch`, each structure."""
         with full_precision(x):
             normed = self._row_wise(x) if batch is None else self._graph_wide(x, batch)
         normed = normed * self.weight[self.channel]
@@ -158,7 +158,9 @@ class EquivariantNorm(nn.Module):
             field = field - mean.index_select(0, batch.receiver)[:, None]
             if ir.l == 0:
                 square = batch.sum((field**2).mean(1)) / count
-                field = field / (square.sqrt() + self.eps).index_select(0, batch.receiver)[:, None]
+                field = (
+                    field / (square.sqrt() + self.eps).index_select(0, batch.receiver)[:, None]
+                )
             parts.append(field.flatten(1))
         return torch.cat(parts, -1)
 

@@ -40,6 +40,8 @@ SMALL = {
     "r_message": 3.4,
     "r_onsite": 3.0,
 }
+#: The same, for one file of conf/model.
+SMALLER = {"deeph_e3": {"l_max": 2, "n_blocks": 2}}
 
 
 def make_model(
@@ -53,7 +55,8 @@ def make_model(
     """Build a small network with random weights, biases and baseline."""
     node = OmegaConf.to_container(OmegaConf.load(file))
     assert isinstance(node, dict)
-    node |= {key: value for key, value in SMALL.items() if key in node} | {"o3": o3} | more
+    node |= {key: value for key, value in SMALL.items() if key in node} | {"o3": o3}
+    node |= SMALLER.get(file.stem, {}) | more
     node |= {"basis": BASIS.to_dict(), "r_target": R_TARGET}
     torch.manual_seed(seed)
     model: HamiltonianModel = build(node, key="model")
