@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from e3nn.nn import Gate
@@ -95,6 +96,14 @@ class TensorProduct(FullyConnectedTensorProduct):
         super()._apply(fn, recurse)
         _make_exact(self)
         return self
+
+    # e3nn copies its generated code by pickling it, which folds some coupling coefficients into
+    # other constants: a copy (of averaged weights, say) would have other buffers than its model
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
 
 
 def _make_exact(product: TensorProduct, *_: object) -> None:

@@ -92,10 +92,18 @@ def test_what_no_product_reaches_is_left_out() -> None:
     assert conv.irreps_out == Irreps("6x0e + 4x1o + 4x2e")
 
 
-def test_tensor_product_survives_a_copy() -> None:
-    product = TensorProduct(IRREPS, HARMONICS, IRREPS)
-    x, y = torch.randn(4, IRREPS.dim), torch.randn(4, HARMONICS.dim)
-    assert torch.equal(copy.deepcopy(product)(x, y), product(x, y))
+def test_a_copy_has_the_same_buffers() -> None:
+    """Averages of weights are swapped with the weights one by one."""
+    # here e3nn's own copies have three buffers more
+    irreps = Irreps("18x1o + 18x2e")
+    wanted = Irreps("4x1o + 2x1e + 2x2o + 4x2e + 2x3o + 1x3e + 1x4e")
+    product = TensorProduct(irreps, HARMONICS, wanted)
+    other = copy.deepcopy(product)
+    assert [n for n, _ in other.named_buffers()] == [n for n, _ in product.named_buffers()]
+    x, y = torch.randn(4, irreps.dim), torch.randn(4, HARMONICS.dim)
+    assert torch.equal(other(x, y), product(x, y))
+    other.double()
+    assert torch.equal(product.double()(x.double(), y.double()), other(x.double(), y.double()))
 
 
 def test_row_wise_norm_knows_one_row() -> None:
