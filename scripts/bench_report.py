@@ -7,7 +7,7 @@ and the tables, from which `make_benchmark_tables.py` writes ``docs/benchmarks.m
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from deeph_lightning.data.datamodule import HamiltonianDataModule
 from deeph_lightning.data.graph import Graph, collate
 from deeph_lightning.models.base import HamiltonianModel
 from deeph_lightning.training.environment import environment_record, write_json
+
+WARMUP = 3
 
 
 @dataclass
@@ -49,6 +51,22 @@ def report(tables: list[Table], json: Path | None, **numbers: Any) -> None:
             json, numbers | environment_record() | {"tables": [asdict(t) for t in tables]}
         )
         console.print(f"wrote {json}")
+
+
+def in_turns(
+    calls: Mapping[str, Callable[[], object]], repeat: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Time every call `repeat` times, one after the other, after warm-up; s.
+
+    What else the machine does strikes all of them.
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for n in range(WARMUP + repeat):
+        for name, call in calls.items():
+            span = seconds(call, device)
+            if n >= WARMUP:
+                times[name].append(span)
+    return times
 
 
 def seconds(step: Callable[[], object], device: torch.device) -> float:

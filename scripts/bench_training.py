@@ -23,13 +23,11 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
-from bench_report import Table, report, seconds, shipped_batch, training_step
+from bench_report import Table, in_turns, report, shipped_batch, training_step
 
 from deeph_lightning.data.graph import Graph, collate
 from deeph_lightning.inference.predict import find_device
 from deeph_lightning.models.base import HamiltonianModel
-
-WARMUP = 3
 
 
 def main() -> None:
@@ -104,17 +102,6 @@ def prediction(model: HamiltonianModel, graph: Graph, *, is_mixed: bool):
             model(graph)
 
     return predict
-
-
-def in_turns(calls: dict, repeat: int, device: torch.device) -> dict[str, list[float]]:
-    """Time every call `repeat` times, one after the other, after warm-up; s."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for n in range(WARMUP + repeat):
-        for name, call in calls.items():
-            span = seconds(call, device)
-            if n >= WARMUP:
-                times[name].append(span)
-    return times
 
 
 def peak_memory(name: str, options: argparse.Namespace, device: torch.device, step) -> float:

@@ -14,6 +14,7 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 
 from deeph_lightning.config.paths import CONF_DIR, check_writable, shipped
+from deeph_lightning.config.ranks import is_first_rank, run_stamp
 from deeph_lightning.config.suggest import compose_checked
 from deeph_lightning.config.validate import resolve
 from deeph_lightning.errors import DeepHError
@@ -25,6 +26,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 Check = Callable[[Mapping[str, Any]], None]
 
 OmegaConf.register_new_resolver("shipped", shipped, replace=True)
+OmegaConf.register_new_resolver("run_stamp", run_stamp, replace=True, use_cache=True)
 
 
 def start(task: Callable[[DictConfig], Any], config_name: str, check: Check) -> None:
@@ -100,6 +102,8 @@ def _fail(error: DeepHError) -> NoReturn:
 
 
 def write_resolved(cfg: DictConfig, run_dir: str | Path) -> None:
-    """Write ``config_resolved.yaml``, every interpolation resolved."""
+    """Write ``config_resolved.yaml``, every interpolation resolved; the first rank does."""
+    if not is_first_rank():
+        return
     text = OmegaConf.to_yaml(OmegaConf.create(resolve(cfg)))
     Path(run_dir, "config_resolved.yaml").write_text(text, encoding="utf-8")

@@ -69,14 +69,22 @@ class GraphLoader(DataLoader[Graph]):
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Return epoch and number of batches that were given out."""
-        return {"epoch": self._budget_sampler.epoch, "n_batch": self._n_done}
+        """Return epoch and number of batches, of this rank, that were given out."""
+        sampler = self._budget_sampler
+        return {"epoch": sampler.epoch, "n_batch": self._n_done, "n_total": len(sampler)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on behind the batches that were given out."""
-        epoch, n_batch = state_dict["epoch"], state_dict["n_batch"]
-        if n_batch >= len(self._budget_sampler):
+        """Go on behind the batches that were given out.
+
+        Another number of ranks deals the batches out anew: an epoch that was left in the middle
+        is begun again then.
+        """
+        epoch, n_batch, n_own = state_dict["epoch"], state_dict["n_batch"], len(self)
+        n_total = state_dict.get("n_total", n_own)
+        if n_batch >= n_total:
             epoch, n_batch = epoch + 1, 0
+        elif n_total != n_own:
+            n_batch = 0
         self._budget_sampler.skip(epoch, n_batch)
 
 

@@ -51,6 +51,7 @@ class HamiltonianModule(LightningModule):
         self.loss: HamiltonianLoss = build(loss, key="loss", basis=model["basis"])
         self.val_metrics = HamiltonianMetrics()
         self.test_metrics = HamiltonianMetrics()
+        self._resumed_steps_per_epoch: float | None = None
 
     def forward(self, graph: Graph) -> dict[str, Tensor]:
         """Predict the blocks of a graph, flat, eV."""
@@ -114,5 +115,22 @@ class HamiltonianModule(LightningModule):
         return make_record(hparams["model"], loss=hparams["loss"], **(hparams["about"] or {}))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the project's own record."""
-        checkpoint["deeph"] = dict(self.record())
+        """Add the project's own record, and how many steps an epoch has."""
+        checkpoint["deeph"] = dict(self.record()) | {"steps_per_epoch": self._steps_per_epoch()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note the steps of an epoch, for `on_train_start`."""
+        self._resumed_steps_per_epoch = checkpoint["deeph"].get("steps_per_epoch")
+
+    def on_train_start(self) -> None:
+        """Keep the schedule at its epoch where a resumed run has other steps an epoch.
+
+        So it is with another number of ranks, each of which sees a share of the batches.
+        """
+        before, now = self._resumed_steps_per_epoch, self._steps_per_epoch()
+        scheduler = self.lr_schedulers()
+        if before is not None and before != now and scheduler is not None:
+            scheduler.last_epoch = round(scheduler.last_epoch * now / before)
+
+    def _steps_per_epoch(self) -> float:
+        return self.trainer.num_training_batches / self.trainer.accumulate_grad_batches

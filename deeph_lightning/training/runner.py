@@ -112,7 +112,7 @@ def train(config: Mapping[str, Any], *, is_multirun: bool = False) -> TrainedRun
     n_parameter = sum(p.numel() for p in module.model.parameters())
     log.info("network %s, %d parameters", type(module.model).__name__, n_parameter)
     log.info("run folder %s", run_dir)
-    if start.resume is not None:
+    if start.resume is not None and trainer.is_global_zero:
         history.carry_over(start.resume.parent.parent, run_dir, start.n_step)
 
     trainer.fit(module, datamodule=datamodule, ckpt_path=start.resume, weights_only=True)

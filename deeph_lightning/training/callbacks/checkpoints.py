@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -42,7 +43,7 @@ class BestCheckpoint(ModelCheckpoint):
         if not theirs or score is None or not Path(theirs).is_file():
             return
         ours = Path(str(self.dirpath), Path(theirs).name)
-        if ours.resolve() != Path(theirs).resolve():
+        if rank_zero_only.rank == 0 and ours.resolve() != Path(theirs).resolve():
             ours.parent.mkdir(parents=True, exist_ok=True)
             partial = ours.with_name(f".{ours.name}.copy.partial")
             shutil.copyfile(theirs, partial)
