@@ -54,8 +54,10 @@ type: $(VENV)/.ready-dev ## check types
 arch: $(VENV)/.ready-dev ## check the direction of imports
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.ready ## time a training step and a prediction
-	$(BIN)/python scripts/bench_elct.py $(ARGS)
+bench: $(VENV)/.ready ## time networks and layers, write docs/benchmarks.md
+	$(BIN)/python scripts/bench_training.py --json outputs/bench/training.json $(ARGS)
+	$(BIN)/python scripts/bench_layers.py --json outputs/bench/layers.json
+	$(BIN)/python scripts/make_benchmark_tables.py
 
 docs: $(VENV)/.ready-docs ## build the documentation into site/, warnings are errors
 	$(BIN)/mkdocs build --strict --quiet

@@ -1,6 +1,6 @@
 """Two processes with a batch each; the first compares with one process that has both.
 
-python ddp_gradients.py RANK FILE MODEL
+python ddp_gradients.py RANK FILE
 """
 
 import sys
@@ -18,9 +18,9 @@ from tests.systems import BASIS, random_atoms
 SIZES = ((2, 5), (6,))  # atoms of the structures of each rank: unequal shares
 
 if __name__ == "__main__":
-    rank, file, name = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    rank, file = int(sys.argv[1]), Path(sys.argv[2])
     torch.set_num_threads(1)
-    model = make_model(CONF / f"{name}.yaml")
+    model = make_model(CONF / "elct.yaml")
     loss = HamiltonianLoss(BASIS.to_dict(), {"mae": 1.0, "rmse": 0.5}, onsite_weight=3.0)
     rng = np.random.default_rng(0)
     batches = [[labelled(model, random_atoms(rng, n_atom=n)) for n in own] for own in SIZES]

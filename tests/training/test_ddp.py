@@ -22,12 +22,11 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("model", ["elct", "deeph_e3"])
-def test_gradients_are_those_of_the_whole_batch(model: str, tmp_path: Path) -> None:
+def test_gradients_are_those_of_the_whole_batch(tmp_path: Path) -> None:
     command = [sys.executable, str(HERE / "ddp_gradients.py")]
     ranks = [
         subprocess.Popen(
-            [*command, str(rank), str(tmp_path / "store"), model],
+            [*command, str(rank), str(tmp_path / "store")],
             cwd=ROOT,
             env=ENVIRONMENT,
             stderr=subprocess.PIPE,
@@ -36,7 +35,7 @@ def test_gradients_are_those_of_the_whole_batch(model: str, tmp_path: Path) -> N
         for rank in (0, 1)
     ]
     for process in ranks:
-        _, errors = process.communicate(timeout=200)
+        _, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors
 
 
@@ -56,11 +55,11 @@ def train(output: Path, root: Path, *words: str, launcher: tuple[str, ...] = ())
         sys.executable, *launcher, "-m", "deeph_lightning.train", "data=folder",
         f"data.root={root}", f"data.cache_dir={output / 'cache'}", "data.max_pairs=1",
         f"paths.output_root={output}", "trainer.num_threads=1", "scheduler.warmup_steps=0",
-        "trainer.enable_progress_bar=false", "trainer.log_every_n_steps=1", "data.progress=false",
+        "callbacks.progress=null", "trainer.log_every_n_steps=1", "data.progress=false",
         "model.r_message=3.0", "test=false", *words,
     ]  # fmt: skip
     done = subprocess.run(
-        command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=250
+        command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
 
@@ -83,7 +82,8 @@ def test_one_writes_and_any_number_goes_on(data_root: Path, tmp_path: Path) -> N
         train(tmp_path, data_root, *words, launcher=launcher)
         assert len(runs(tmp_path)) == n + 1
         run = runs(tmp_path)[-1]
-        assert {"env.json", "config_resolved.yaml", "metrics.csv"} <= set(os.listdir(run))
+        for name in ("env.json", "config_resolved.yaml", ".hydra"):
+            assert (run / name).exists()
         checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
         assert checkpoint["global_step"] == steps
         assert checkpoint["lr_schedulers"][0]["last_epoch"] == position
