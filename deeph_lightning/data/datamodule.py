@@ -96,8 +96,6 @@ class HamiltonianDataModule(LightningDataModule):
         place, stem = f"{self.root.resolve()} {r_target_max}", self.root.resolve().stem
         code = hashlib.sha256(place.encode()).hexdigest()[:8]
         self.store_path = Path(cache_dir).expanduser() / f"{stem}-{code}.h5"
-        # ranks that have no batch to validate must not stop the others
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         self._source: Source | None = None
         self._datasets: dict[str, GraphDataset] | None = None
 
@@ -208,15 +206,24 @@ class HamiltonianDataModule(LightningDataModule):
         self, part: str, max_pairs: int, *, shuffle: bool, is_even: bool
     ) -> GraphLoader:
         dataset, trainer = self.dataset(part), self.trainer
-        sampler = EdgeBudgetSampler(
-            dataset.sizes,
-            max_pairs,
-            seed=self.seed,
-            shuffle=shuffle,
-            rank=0 if trainer is None else trainer.global_rank,
-            world_size=1 if trainer is None else trainer.world_size,
-            is_even=is_even,
-        )
+
+        def sample(rank: int, world_size: int) -> EdgeBudgetSampler:
+            return EdgeBudgetSampler(
+                dataset.sizes,
+                max_pairs,
+                seed=self.seed,
+                shuffle=shuffle,
+                rank=rank,
+                world_size=world_size,
+                is_even=is_even,
+            )
+
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        sampler = sample(rank, world_size)
+        if not is_even and len(sample(0, 1)) < world_size:
+            # Lightning skips the validation of a rank without batches, and the others wait for
+            # it; where every rank validates all, the means over the set are the same
+            sampler = sample(0, 1)
         on_gpu = trainer is not None and trainer.strategy.root_device.type == "cuda"
         return GraphLoader(dataset, sampler, num_workers=self.num_workers, pin_memory=on_gpu)
 

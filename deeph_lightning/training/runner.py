@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import DDPStrategy
 
 from deeph_lightning.config.paths import check_writable
 from deeph_lightning.config.targets import build
@@ -167,18 +168,21 @@ def _starting_checkpoint(
 
 
 def _refuse_parallel_sweep(node: Mapping[str, Any], *, is_multirun: bool) -> None:
-    devices = node["devices"]
-    is_one = devices in (1, "1") or (isinstance(devices, list) and len(devices) == 1)
-    if devices == "auto" and torch.cuda.device_count() <= 1:
-        is_one = True
     has_ranks = "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_NTASKS" in os.environ
-    if is_multirun and not is_one and not has_ranks:
+    if is_multirun and not _has_one_device(node) and not has_ranks:
         raise ConfigError(
-            f"trainer.devices = {devices} in a sweep (-m): every process would run a sweep of "
-            "its own.\n  Sweep with trainer.devices=1, or let torchrun or Slurm start the "
-            "processes.",
+            f"trainer.devices = {node['devices']} in a sweep (-m): every process would run a "
+            "sweep of its own.\n  Sweep with trainer.devices=1, or let torchrun or Slurm start "
+            "the processes.",
             key="trainer.devices",
         )
+
+
+def _has_one_device(node: Mapping[str, Any]) -> bool:
+    devices = node["devices"]
+    if devices == "auto" and torch.cuda.device_count() <= 1:
+        return True
+    return devices in (1, "1") or (isinstance(devices, list) and len(devices) == 1)
 
 
 def _refuse_spinful(datamodule: HamiltonianDataModule) -> None:
@@ -240,6 +244,11 @@ def _make_trainer(config: Mapping[str, Any], run_dir: Path) -> Trainer:
     for group in ("callbacks", "logger"):
         items = {name: n for name, n in config[group].items() if n is not None}
         parts[group] = [build(n, key=f"{group}.{name}") for name, n in items.items()]
+    is_parallel = not _has_one_device(node) or node.get("num_nodes", 1) > 1
+    if node["strategy"] == "ddp" or (node["strategy"] == "auto" and is_parallel):
+        # buffers are constants; and a rank that has validated its batches before the others would
+        # leave them waiting for its part in a broadcast
+        node["strategy"] = DDPStrategy(forward_sync_buffers=False)
     trainer: Trainer = build(
         node,
         key="trainer",

@@ -42,10 +42,10 @@ def test_gradients_are_those_of_the_whole_batch(tmp_path: Path) -> None:
 @pytest.fixture
 def data_root(tmp_path: Path) -> Path:
     root = tmp_path / "set"
-    names = [f"toy_{seed}" for seed in range(10)]
+    names = [f"toy_{seed}" for seed in range(12)]
     for seed, name in enumerate(names):
         write_structure_folder(random_system(seed, n_atom=3), root / name)
-    split = {"train": names[:8], "val": names[8:9], "test": names[9:]}
+    split = {"train": names[:8], "val": names[8:11], "test": names[11:]}
     (root / "split.json").write_text(json.dumps(split))
     return root
 
@@ -70,7 +70,10 @@ def runs(output: Path) -> list[Path]:
 
 @pytest.mark.ddp
 def test_one_writes_and_any_number_goes_on(data_root: Path, tmp_path: Path) -> None:
-    """8 structures, one a batch: 2, then 1, then 2 processes; the schedule keeps its epoch."""
+    """8 structures, one a batch: 2, then 1, then 2 processes; the schedule keeps its epoch.
+
+    Of 3 batches to validate, one process has one, the other two.
+    """
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     for n, (launcher, words, steps, position) in enumerate(
         (
