@@ -219,7 +219,7 @@ class ELCT(HamiltonianModel):
             baseline_spacing=baseline_spacing,
             component_power=component_power,
             l_max=l_max,
-            n_hops=n_blocks + 2,
+            n_hops=n_blocks + 1,
         )
         layout = self.make_layout("channels", channels, unnatural_channels)
         pair_layout = self.make_layout("pair_channels", pair_channels, unnatural_pair_channels)
