@@ -68,19 +68,22 @@ class SOAP(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Move every parameter that has a gradient."""
+        """Move every parameter; one without gradient counts as flat there."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._move(parameter, parameter.grad, group)
+            for parameters in _by_shape(group["params"]):
+                self._move(parameters, group)
         return loss
 
-    def _move(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
+    def _move(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """Move parameters of one shape; their state is stacked and kept with the first."""
+        grad = torch.stack(
+            [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        )
+        state = self.state[parameters[0]]
         if not state:
             _start(state, grad, group["max_size"])
         state["step"] += 1
@@ -92,9 +95,10 @@ class SOAP(Optimizer):
         first = 1.0 - decay_first ** state["step"]
         second = 1.0 - decay_second ** state["step"]
         scale = (square.sqrt() / math.sqrt(second)).add_(group["eps"])
-        update = _rotate(momentum / scale, state, back=True)
-        parameter.mul_(1.0 - group["lr"] * group["weight_decay"])
-        parameter.add_(update, alpha=-group["lr"] / first)
+        update = _rotate(momentum / scale, state, back=True).unbind()
+        for parameter, change in zip(parameters, update, strict=True):
+            parameter.mul_(1.0 - group["lr"] * group["weight_decay"])
+            parameter.add_(change, alpha=-group["lr"] / first)
         for side in ("row", "column"):
             if side in state:
                 state[side].lerp_(_outer(grad, side), 1.0 - decay_second)
@@ -102,11 +106,19 @@ class SOAP(Optimizer):
             _refresh(state)
 
 
+def _by_shape(parameters: list[Tensor]) -> list[list[Tensor]]:
+    """Group what one batch of products can move, order kept."""
+    groups: dict[torch.Size, list[Tensor]] = {}
+    for parameter in parameters:
+        groups.setdefault(parameter.shape, []).append(parameter)
+    return list(groups.values())
+
+
 def _start(state: dict[str, Any], grad: Tensor, max_size: int) -> None:
     """Zero moments, kept in the eigenbases, and the eigenbases of the first gradient."""
     state["step"] = 0
     state["momentum"], state["square"] = torch.zeros_like(grad), torch.zeros_like(grad)
-    if grad.ndim < 2:
+    if grad.ndim < 3:  # vectors; the first axis counts parameters
         return
     for side, size in (("row", grad.shape[-2]), ("column", grad.shape[-1])):
         if 1 < size <= max_size:
