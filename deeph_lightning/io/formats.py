@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from ase import Atoms
-    from numpy.typing import NDArray
 
     from deeph_lightning.core.basis import OrbitalBasis
     from deeph_lightning.core.operator import Operator
+    from deeph_lightning.io.code_output import Eigenvalues
 
 #: Module of each format, in the order in which they are tried.
 READERS = {
@@ -77,7 +77,8 @@ class SystemData:
     n_electrons
         Number of electrons in the cell, or None.
     info
-        Further facts of the file, kept as they are. Readers of codes add those of `facts`.
+        Further facts of the file, kept as they are. Readers of codes add those of
+        `code_output.facts`.
     source_format
         Key of `READERS`, or "archive".
     H_pred
@@ -146,51 +147,6 @@ class Header(NamedTuple):
             raise BasisMismatchError(f"structure '{name}': {error}", structure=name) from None
 
 
-class Eigenvalues(NamedTuple):
-    """Eigenvalues that a code wrote beside its matrices.
-
-    Attributes
-    ----------
-    k
-        ``(n_k, 3)``, fractional.
-    energies
-        ``(n_channel, n_k, n_band)``, eV, the lowest ones: two channels of a collinear
-        calculation, up and down, else one.
-    """
-
-    k: NDArray[np.float64]
-    energies: NDArray[np.float64]
-
-
-def facts(
-    *,
-    code: str,
-    code_version: str | None = None,
-    functional: str | None = None,
-    spin: str | None = None,
-    is_converged: bool | None = None,
-) -> dict[str, Any]:
-    """Return what `SystemData.info` says of a calculation, without what is not known.
-
-    Parameters
-    ----------
-    code, code_version, functional
-        In the words of the code.
-    spin
-        "none", "collinear" (nothing couples up and down) or "spinor".
-    is_converged
-        Whether the density is self-consistent.
-    """
-    known = {
-        "code": code,
-        "code_version": code_version,
-        "functional": functional,
-        "spin": spin,
-        "is_converged": is_converged,
-    }
-    return {key: value for key, value in known.items() if value is not None}
-
-
 class Reader(Protocol):
     """Functions of the module of a format.
 
@@ -251,9 +207,10 @@ def read_only(format_name: str) -> Callable[[SystemData, str | Path], None]:
 
 
 def structure_files(folder: Path, format_name: str) -> list[Path]:
-    """Return the files of a structure that exist, sorted."""
-    patterns = [p for names in reader_of(format_name).FILES.values() for p in names]
-    return sorted({path for p in patterns for path in folder.glob(p) if path.is_file()})
+    """Return the files of a structure that exist, in the order of `Reader.FILES`."""
+    patterns = (p for names in reader_of(format_name).FILES.values() for p in names)
+    found = (path for p in patterns for path in sorted(folder.glob(p)) if path.is_file())
+    return list(dict.fromkeys(found))
 
 
 def read_eigenvalues(path: str | Path, name: str | None = None) -> Eigenvalues | None:
