@@ -29,18 +29,25 @@ from deeph_lightning.errors import (
 from deeph_lightning.io.files import in_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ase import Atoms
 
     from deeph_lightning.core.basis import OrbitalBasis
     from deeph_lightning.core.operator import Operator
+    from deeph_lightning.io.code_output import Eigenvalues
 
 #: Module of each format, in the order in which they are tried.
 READERS = {
     "deeph": "deeph_lightning.io.deeph",
     "deeph_legacy": "deeph_lightning.io.deeph_legacy",
+    "abacus": "deeph_lightning.io.abacus",
+    "siesta": "deeph_lightning.io.siesta",
 }
+#: Formats that can be written too.
+WRITERS = ("deeph", "deeph_legacy")
+#: Formats that are outputs of codes.
+CODES = tuple(name for name in READERS if name not in WRITERS)
 
 #: Unit of each operator in `SystemData`.
 UNITS = {"H": "eV", "S": "1", "rho": "1", "H_pred": "eV"}
@@ -59,16 +66,19 @@ class SystemData:
     basis
         Shells of every species.
     is_spinful
-        Whether H has spin; S never has.
+        Whether H has spin; S never has. Of a collinear calculation H is spinful too, real,
+        with zero blocks between the spins.
     H, S, rho
-        Hamiltonian in eV, overlap, density matrix (spin-summed), or None. Each has its own
-        pairs, as the file has them: H may have pairs that S lacks.
+        Hamiltonian in eV, overlap, density matrix (spin-summed, or spinful where the file has
+        it so), or None. Each has its own pairs, as the file has them: H may have pairs that S
+        lacks.
     fermi_energy
         eV, or None if unknown.
     n_electrons
         Number of electrons in the cell, or None.
     info
-        Further facts of the file, kept as they are.
+        Further facts of the file, kept as they are. Readers of codes add those of
+        `code_output.facts`.
     source_format
         Key of `READERS`, or "archive".
     H_pred
@@ -138,7 +148,16 @@ class Header(NamedTuple):
 
 
 class Reader(Protocol):
-    """Functions of the module of a format."""
+    """Functions of the module of a format.
+
+    A format whose folders may hold eigenvalues of the code has also
+    ``read_eigenvalues(path, name) -> Eigenvalues | None``.
+
+    Attributes
+    ----------
+    FILES
+        Names of the files of a structure, as patterns of ``Path.glob`` below its folder.
+    """
 
     FILES: dict[str, tuple[str, ...]]
 
@@ -172,6 +191,39 @@ def reader_of(format_name: str) -> Reader:
         msg = f"format '{format_name}' is unknown. Known formats: {', '.join(READERS)}."
         raise ConfigError(msg, key="format")
     return cast("Reader", importlib.import_module(READERS[format_name]))
+
+
+def read_only(format_name: str) -> Callable[[SystemData, str | Path], None]:
+    """Return the `Reader.write` of a format that is not written: it raises `ConfigError`."""
+
+    def write(system: SystemData, path: str | Path) -> None:
+        msg = (
+            f"{path}: format '{format_name}' can be read, not written (structure "
+            f"'{system.name}'). Formats to write: {', '.join(WRITERS)}."
+        )
+        raise ConfigError(msg, key="format")
+
+    return write
+
+
+def structure_files(folder: Path, format_name: str) -> list[Path]:
+    """Return the files of a structure that exist, in the order of `Reader.FILES`."""
+    patterns = (p for names in reader_of(format_name).FILES.values() for p in names)
+    found = (path for p in patterns for path in sorted(folder.glob(p)) if path.is_file())
+    return list(dict.fromkeys(found))
+
+
+def read_eigenvalues(path: str | Path, name: str | None = None) -> Eigenvalues | None:
+    """Read the eigenvalues that lie beside the matrices of a folder; None if there are none.
+
+    Raises
+    ------
+    FormatError
+        The folder is of no known format, or the file of eigenvalues is damaged.
+    """
+    reader = _detected(Path(path))
+    found: Eigenvalues | None = getattr(reader, "read_eigenvalues", lambda *_: None)(path, name)
+    return found
 
 
 def detect_format(folder: str | Path) -> str | None:
@@ -286,8 +338,8 @@ def _detected(folder: Path) -> Reader:
         what = f"it holds {', '.join(found)}" if found else "it is empty or no folder"
         msg = (
             f"{folder}: this is no folder of a structure ({what}). Expected POSCAR, info.json "
-            f"and hamiltonian.h5 (DeepH), or lat.dat, element.dat and hamiltonians.h5 (DeepH "
-            f"legacy)."
+            f"and hamiltonian.h5 (DeepH), lat.dat, element.dat and hamiltonians.h5 (DeepH "
+            f"legacy), or the files of a calculation ({', '.join(CODES)})."
         )
         raise FormatError(msg, path=folder)
     return reader_of(name)

@@ -43,7 +43,7 @@ class HamiltonianModel(nn.Module):
         Message steps: a block depends on atoms within that many message cut-offs of its own.
     o3
         Exact inversion symmetry.
-    baseline, r_onsite, n_baseline, component_power
+    baseline, r_onsite, baseline_spacing, component_power
         See `TwoCentreBaseline`.
     """
 
@@ -58,7 +58,7 @@ class HamiltonianModel(nn.Module):
         o3: bool,
         baseline: bool,
         r_onsite: float,
-        n_baseline: int,
+        baseline_spacing: float,
         component_power: float,
     ) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class HamiltonianModel(nn.Module):
             self.onsite_couplings,
             cutoffs,
             r_onsite=r_onsite,
-            n_basis=n_baseline,
+            spacing=baseline_spacing,
             component_power=component_power,
             enabled=baseline,
         )

@@ -194,8 +194,8 @@ class DeepHE3(HamiltonianModel):
         Use the two-centre baseline; without it the network learns all of H.
     r_onsite
         Range of the crystal-field functions of the onsite baseline, Å.
-    n_baseline
-        Radial functions of the baseline.
+    baseline_spacing
+        Between the centres of the baseline's radial functions, Å.
     component_power
         Exponent of the per-component target scale, see `PairBaseline`.
 
@@ -221,7 +221,7 @@ class DeepHE3(HamiltonianModel):
         statistics: bool,
         baseline: bool,
         r_onsite: float,
-        n_baseline: int,
+        baseline_spacing: float,
         component_power: float,
     ) -> None:
         super().__init__(
@@ -231,7 +231,7 @@ class DeepHE3(HamiltonianModel):
             o3=o3,
             baseline=baseline,
             r_onsite=r_onsite,
-            n_baseline=n_baseline,
+            baseline_spacing=baseline_spacing,
             component_power=component_power,
             l_max=l_max,
             n_hops=n_blocks + 1,

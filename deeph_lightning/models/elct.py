@@ -143,10 +143,11 @@ class ELCTBlock(nn.Module):
         if pair is not None:
             inputs.append(pair)
         hidden, logit = self.activation(*self.mix(*inputs), radial)
-        update = as_edge(*self.pair_out(hidden))
+        update, _ = self.pair_out(hidden)
         if pair is not None:
             update = EdgeTensor(pair.zero + update.zero, pair.rest + update.rest)
-        message = rotate_to_nodes(as_edge(*self.message(hidden)), frames, self.full_layout)
+        message, _ = self.message(hidden)
+        message = rotate_to_nodes(message, frames, self.full_layout)
         x = x + self.node_out(self.attention(message, logit, envelope, segments))
         return x + self.feed(self.feed_norm(x)), update
 
@@ -181,8 +182,8 @@ class ELCT(HamiltonianModel):
         Use the two-centre baseline; without it the network learns all of H.
     r_onsite
         Range of the crystal-field functions of the onsite baseline, Å.
-    n_baseline
-        Radial functions of the baseline.
+    baseline_spacing
+        Distance between the centres of the baseline's radial functions, Å.
     component_power
         Exponent of the per-component target scale, see `PairBaseline`.
     """
@@ -205,7 +206,7 @@ class ELCT(HamiltonianModel):
         o3: bool,
         baseline: bool,
         r_onsite: float,
-        n_baseline: int,
+        baseline_spacing: float,
         component_power: float,
     ) -> None:
         super().__init__(
@@ -215,10 +216,10 @@ class ELCT(HamiltonianModel):
             o3=o3,
             baseline=baseline,
             r_onsite=r_onsite,
-            n_baseline=n_baseline,
+            baseline_spacing=baseline_spacing,
             component_power=component_power,
             l_max=l_max,
-            n_hops=n_blocks + 2,
+            n_hops=n_blocks + 1,
         )
         layout = self.make_layout("channels", channels, unnatural_channels)
         pair_layout = self.make_layout("pair_channels", pair_channels, unnatural_pair_channels)
@@ -227,7 +228,7 @@ class ELCT(HamiltonianModel):
         n_species = len(self.basis.labels)
         self.embedding = nn.Embedding(n_species, layout.natural[0])
         self.pair_embedding = nn.Embedding(n_species * (n_species + 1) // 2, n_radial)
-        self.radial_basis = RadialBasis(n_radial, 0.8, max(self.r_target.values()))
+        self.radial_basis = RadialBasis.geometric(n_radial, 0.8, max(self.r_target.values()))
         self.radial = nn.Sequential(nn.Linear(n_radial, n_radial), nn.SiLU())
         self.neighbours = NeighbourEmbedding(layout, n_radial)
         self.blocks = nn.ModuleList(
@@ -265,7 +266,7 @@ class ELCT(HamiltonianModel):
             x, pair = block(x, pair, edge_frames, radial, envelope, segments)
         x = self.norm(x)
 
-        local = as_edge(*self.onsite_edge(pair))
+        local, _ = self.onsite_edge(pair)
         message = rotate_to_nodes(local, edge_frames, self.head_layout)
         summed = segments.sum(message * envelope.repeat(2)[:, None])
 
@@ -276,14 +277,13 @@ class ELCT(HamiltonianModel):
         known = edges < n
         short, damping = edges[known], envelope[known, None]
         near = EdgeTensor(pair.zero[:, known] * damping, pair.rest[:, :, known] * damping)
-        parts = [
+        mixed, extra = self.head_mix(own)
+        mixed_near, extra_near = self.head_pair(near)
+        total = [
             far.index_add(far.ndim - 2, short, close.to(far))
-            for far, close in zip(self.head_mix(own), self.head_pair(near), strict=True)
+            for far, close in zip((*mixed, extra), (*mixed_near, extra_near), strict=True)
         ]
-        hidden, _ = self.head_activation(*parts, self.head_radial(gaussians[:n]))
+        hidden, _ = self.head_activation(
+            EdgeTensor(*total[:2]), total[2], self.head_radial(gaussians[:n])
+        )
         return self.read_out(graph, x, summed, hidden, frames.first(n), distance[:n])
-
-
-def as_edge(natural: Tensor, unnatural: Tensor, rest: Tensor) -> EdgeTensor:
-    """Join what `SO2Linear` returns."""
-    return EdgeTensor(torch.cat([natural, unnatural], -1), rest)

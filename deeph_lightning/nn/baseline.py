@@ -23,8 +23,12 @@ from deeph_lightning.nn.wigner import real_harmonics_from_blocks, wigner_blocks
 if TYPE_CHECKING:
     from deeph_lightning.data.graph import Graph
 
-#: Ridge of the least squares, relative to the mean diagonal of the normal matrix.
-_RIDGE = 1e-9
+#: Weights of the ridge and of the squared second differences of neighbouring coefficients
+#: (P-splines: Eilers and Marx, Stat. Sci. 11, 89) over the mean diagonal of the normal matrix.
+#: The latter carries the functions smoothly over distances that no pair has.
+_RIDGE, _ROUGHNESS = 1e-12, 1e-5
+#: First centre of the radial functions, Å.
+_R_MIN = 0.7
 #: Width of the kernel that smooths the logarithm of the residual over distance, Å.
 _SCALE_WIDTH = 0.25
 #: Floor of target scales, eV: label noise, below which nothing is worth learning.
@@ -40,22 +44,22 @@ class PairBaseline(nn.Module):
         Components of the block.
     r_cut
         Distance beyond which H vanishes, Å; functions and scales go smoothly to zero there.
-    n_basis
-        Number of radial functions.
+    spacing
+        Distance between the centres of the radial functions, Å.
     component_power
         Exponent p of the per-component scale: 0 one scale for the block, 1 each component its
         own.
     """
 
     def __init__(
-        self, coupling: BlockCoupling, r_cut: float, n_basis: int, component_power: float
+        self, coupling: BlockCoupling, r_cut: float, spacing: float, component_power: float
     ) -> None:
         super().__init__()
         self.r_cut, self.component_power = r_cut, component_power
         self.n_natural = len(coupling.components["natural"])
-        self.basis = RadialBasis(n_basis, 0.7, r_cut)
+        self.basis = RadialBasis.uniform(spacing, _R_MIN, r_cut)
         self.register_buffer(
-            "weight", torch.zeros(n_basis, self.n_natural, dtype=torch.float64)
+            "weight", torch.zeros(len(self.basis), self.n_natural, dtype=torch.float64)
         )
         n_bin = max(2, round(r_cut / 0.1))
         self.register_buffer(
@@ -86,10 +90,9 @@ class PairBaseline(nn.Module):
         log_scale = (weight @ self.bin_log_scale) / weight.sum(-1).clamp_min(1e-300)
         return log_scale.exp() * edge_window(distance, self.r_cut)
 
-    def scale(self, distance: Tensor) -> Tensor:
-        """Scale of every coefficient, ``(P, n)`` in the order of the coupling's edge matrix."""
-        relative = self.component_scale**self.component_power
-        return self.distance_scale(distance)[:, None] * relative[self.column]
+    def relative_scale(self) -> Tensor:
+        """Scale of each coefficient over that of its distance, order of the edge matrix."""
+        return (self.component_scale**self.component_power)[self.column]
 
 
 class OnsiteBaseline(nn.Module):
@@ -103,21 +106,21 @@ class OnsiteBaseline(nn.Module):
         Species that may surround this one.
     r_cut
         Range of the crystal field, Å.
-    n_basis
-        Number of radial functions.
+    spacing
+        Distance between the centres of the radial functions, Å.
     """
 
     def __init__(
-        self, coupling: BlockCoupling, n_neighbour: int, r_cut: float, n_basis: int
+        self, coupling: BlockCoupling, n_neighbour: int, r_cut: float, spacing: float
     ) -> None:
         super().__init__()
         self.r_cut = r_cut
         self.sections, self.l_max = coupling.sections, coupling.layout.l_max
-        self.basis = RadialBasis(n_basis, 0.7, r_cut)
+        self.basis = RadialBasis.uniform(spacing, _R_MIN, r_cut)
         counts = coupling.layout.natural
         self.register_buffer("mean", torch.zeros(counts[0], dtype=torch.float64))
         for L, count in enumerate(counts):
-            shape = (n_neighbour * n_basis, count)
+            shape = (n_neighbour * len(self.basis), count)
             self.register_buffer(f"weight_{L}", torch.zeros(shape, dtype=torch.float64))
         self.register_buffer(
             "scale", torch.ones(len(coupling.node_matrix), dtype=torch.float64)
@@ -143,8 +146,8 @@ class TwoCentreBaseline(nn.Module):
         ``{(a, b): Å}`` range of H.
     r_onsite
         Range of the crystal field, Å.
-    n_basis
-        Radial functions of each fit.
+    spacing
+        Distance between the centres of the radial functions, Å.
     component_power
         See `PairBaseline`.
     enabled
@@ -158,7 +161,7 @@ class TwoCentreBaseline(nn.Module):
         r_target: dict[tuple[int, int], float],
         *,
         r_onsite: float,
-        n_basis: int,
+        spacing: float,
         component_power: float,
         enabled: bool = True,
     ) -> None:
@@ -168,13 +171,13 @@ class TwoCentreBaseline(nn.Module):
         self.n_species = len(onsite_couplings)
         self.pairs = nn.ModuleDict(
             {
-                f"{a}_{b}": PairBaseline(coupling, r_target[a, b], n_basis, component_power)
+                f"{a}_{b}": PairBaseline(coupling, r_target[a, b], spacing, component_power)
                 for (a, b), coupling in pair_couplings.items()
             }
         )
         self.onsite = nn.ModuleDict(
             {
-                str(a): OnsiteBaseline(coupling, self.n_species, r_onsite, n_basis)
+                str(a): OnsiteBaseline(coupling, self.n_species, r_onsite, spacing)
                 for a, coupling in onsite_couplings.items()
             }
         )
@@ -287,10 +290,11 @@ class TwoCentreBaseline(nn.Module):
                         design = torch.cat([design, design.new_ones(len(design), 1)], 1)
                     _accumulate(onsite_sums, (a, L), design.T @ design, design.T @ target)
         for (a, b), (normal, moment) in pair_sums.items():
-            self.pairs[f"{a}_{b}"].weight.copy_(_solve(normal, moment))
+            baseline = self.pairs[f"{a}_{b}"]
+            baseline.weight.copy_(_solve(normal, moment, len(baseline.basis)))
         for (a, L), (normal, moment) in onsite_sums.items():
             baseline = self.onsite[str(a)]
-            solution = _solve(normal, moment)
+            solution = _solve(normal, moment, len(baseline.basis))
             if L == 0:
                 baseline.mean.copy_(solution[-1])
                 solution = solution[:-1]
@@ -361,10 +365,16 @@ def _add(sums: dict[str, Tensor], key: str, value: Tensor) -> None:
     sums[key] = sums[key] + value if key in sums else value
 
 
-def _solve(normal: Tensor, moment: Tensor) -> Tensor:
-    ridge = _RIDGE * normal.diagonal().mean().clamp_min(1e-30)
-    eye = torch.eye(len(normal), dtype=normal.dtype, device=normal.device)
-    return torch.linalg.solve(normal + ridge * eye, moment)
+def _solve(normal: Tensor, moment: Tensor, n_basis: int) -> Tensor:
+    """Solve the penalised least squares; functions come in groups of `n_basis`."""
+    size = len(normal)
+    penalty = _RIDGE * torch.eye(size, dtype=normal.dtype, device=normal.device)
+    second = torch.eye(n_basis, dtype=normal.dtype, device=normal.device).diff(n=2, dim=0)
+    for start in range(0, size - n_basis + 1, n_basis):
+        group = slice(start, start + n_basis)
+        penalty[group, group] += _ROUGHNESS * second.T @ second
+    weight = normal.diagonal().mean().clamp_min(1e-30)
+    return torch.linalg.solve(normal + weight * penalty, moment)
 
 
 def _component_rms(mean_square: Tensor, sections: list[tuple[str, int, int, int]]) -> Tensor:

@@ -76,12 +76,11 @@ class HoppingHead(nn.Module):
         blocks = []
         for (a, b), coupling, start, stop in self._types(graph):
             part = EdgeTensor(features.zero[:, start:stop], features.rest[:, :, start:stop])
-            natural, unnatural, rest = self.readouts[f"{a}_{b}"](part)
+            coefficients, _ = self.readouts[f"{a}_{b}"](part)
             fitted = baseline.pairs[f"{a}_{b}"]
-            scale = fitted.scale(distance[start:stop]).to(natural)
-            coefficients = torch.cat([natural, unnatural, rest[:, 0], rest[:, 1]], -1) * scale
-            matrix = getattr(self, f"matrix_{a}_{b}")
-            block = torch.bmm(coefficients, matrix.to(natural)).sum(0)
+            matrix = getattr(self, f"matrix_{a}_{b}") * fitted.relative_scale()[:, None]
+            scale = fitted.distance_scale(distance[start:stop])[:, None]
+            block = _edge_blocks(coefficients, matrix.to(part.zero)) * scale.to(part.zero)
             blocks.append(_to_crystal(block, frames, coupling, start, stop))
         fixed = graph.baseline_hopping
         if fixed is None:
@@ -160,6 +159,18 @@ def _exchange_matrices(coupling: BlockCoupling, *, same_species: bool) -> tuple[
     blocks = direct.view(-1, *sign.shape) * coupling.reversal().to(direct)[:, None, None]
     reversed_ = (sign * blocks).mT.flatten(1)
     return 0.5 * (direct + reversed_), 0.5 * (direct - reversed_)
+
+
+def _edge_blocks(coefficients: EdgeTensor, matrix: Tensor) -> Tensor:
+    """Blocks ``(P, n)`` in the edge frame; `matrix` ``(2, rows, n)`` in the exchange basis."""
+    zero, rest = coefficients
+    sizes = [zero.shape[-1], rest.shape[-1], rest.shape[-1]]
+    parts = [x for n in range(2) for x in (zero[n], rest[n, 0], rest[n, 1])]
+    rows = [x for n in range(2) for x in matrix[n].split(sizes)]
+    block = parts[0] @ rows[0]
+    for part, row in zip(parts[1:], rows[1:], strict=True):
+        block = torch.addmm(block, part, row)
+    return block
 
 
 def _to_crystal(

@@ -1,31 +1,50 @@
-"""Radial functions: a Gaussian basis that is dense at short distance, smooth cut-offs."""
+"""Radial functions: Gaussian bases and smooth cut-offs."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
 
 
 class RadialBasis(nn.Module):
-    """Gaussians of the distance, centres spaced geometrically, width = local spacing.
-
-    H decays like products of orbitals: what matters is resolution at bond lengths, not a
-    uniform grid to the cut-off.
+    """Gaussians of the distance.
 
     Parameters
     ----------
-    n_basis
-        Number of functions.
-    r_min, r_max
-        First and last centre, Å.
+    centre, width
+        ``(n_basis,)`` centres and standard deviations, Å.
     """
 
-    def __init__(self, n_basis: int, r_min: float, r_max: float) -> None:
+    def __init__(self, centre: Tensor, width: Tensor) -> None:
         super().__init__()
+        self.register_buffer("centre", centre, persistent=False)
+        self.register_buffer("inverse_width", 1.0 / width, persistent=False)
+
+    @classmethod
+    def geometric(cls, n_basis: int, r_min: float, r_max: float) -> RadialBasis:
+        """Centres spaced geometrically, width = local spacing: dense at bond lengths.
+
+        For a network, which learns what decays like products of orbitals.
+        """
         ratio = (r_max / r_min) ** (1.0 / (n_basis - 1))
         centre = r_min * ratio ** torch.arange(n_basis, dtype=torch.float64)
-        self.register_buffer("centre", centre, persistent=False)
-        self.register_buffer("inverse_width", 1.0 / (centre * (ratio - 1.0)), persistent=False)
+        return cls(centre, centre * (ratio - 1.0))
+
+    @classmethod
+    def uniform(cls, spacing: float, r_min: float, r_max: float) -> RadialBasis:
+        """Centres at most `spacing` Å apart, width 1.5 spacings.
+
+        For least squares, which resolve each distance by itself.
+        """
+        n_basis = 1 + math.ceil((r_max - r_min) / spacing)
+        centre = torch.linspace(r_min, r_max, n_basis, dtype=torch.float64)
+        return cls(centre, torch.full_like(centre, 1.5 * (r_max - r_min) / (n_basis - 1)))
+
+    def __len__(self) -> int:
+        """Count the functions."""
+        return len(self.centre)
 
     def forward(self, distance: Tensor) -> Tensor:
         """Evaluate at ``(P,)`` distances in Å: ``(P, n_basis)``."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from deeph_lightning.errors import MissingDependencyError
+
 try:
     from torch_scatter import segment_csr
 except ImportError:
@@ -26,12 +28,22 @@ class Segments:
         Number of nodes.
     backend
         ``"torch"``, ``"torch_scatter"``; None takes torch-scatter where it is installed.
+
+    Raises
+    ------
+    MissingDependencyError
+        torch-scatter is asked for and not installed.
     """
 
     def __init__(self, receiver: Tensor, n_node: int, backend: str | None = None) -> None:
         self.receiver, self.n_node = receiver, n_node
         self.backend = backend or ("torch" if segment_csr is None else "torch_scatter")
         if self.backend == "torch_scatter":
+            if segment_csr is None:
+                raise MissingDependencyError(
+                    "torch-scatter is not installed. Build it: make scatter, or leave "
+                    "the backend at its default."
+                )
             self.order = torch.argsort(receiver, stable=True)
             count = torch.bincount(receiver, minlength=n_node)
             self.pointer = torch.cat([count.new_zeros(1), count.cumsum(0)])

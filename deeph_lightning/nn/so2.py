@@ -11,12 +11,33 @@ unit of the order.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from deeph_lightning.nn.layout import EdgeTensor, Layout
+from deeph_lightning.nn.precision import full_precision
+
+
+class _Source(NamedTuple):
+    """Columns of one input tensor, and the weight that maps them."""
+
+    tensor: int
+    start: int
+    size: int
+    weight: int
+
+
+class _Product(NamedTuple):
+    """Columns of one output tensor: the sum of products; zero without sources."""
+
+    tensor: int
+    start: int
+    size: int
+    sources: tuple[_Source, ...]
 
 
 class SO2Linear(nn.Module):
@@ -29,7 +50,7 @@ class SO2Linear(nn.Module):
     layout_out
         Channels of the output. Orders that all inputs lack are zero.
     extra
-        Additional natural m = 0 columns (gates, logits), returned after the natural ones.
+        Additional natural m = 0 columns (gates, logits), returned by themselves.
     o3
         Exact inversion symmetry.
     gain
@@ -50,59 +71,139 @@ class SO2Linear(nn.Module):
         odd_inputs: Sequence[bool] | None = None,
     ) -> None:
         super().__init__()
-        self.layouts_in, self.layout_out, self.o3 = list(layouts_in), layout_out, o3
-        natural_out, unnatural_out = layout_out.zero_sizes
-        self.n_natural = natural_out + extra
-        sizes = [layout.zero_sizes for layout in layouts_in]
-        self.natural = _weights([n for n, _ in sizes], self.n_natural, gain)
-        odd = odd_inputs or [True] * len(sizes)
-        n_odd = [u * has for (_, u), has in zip(sizes, odd, strict=True)]
-        self.unnatural = _weights(n_odd, unnatural_out, gain)
-        self.orders, self.mixed = nn.ModuleList(), nn.ModuleList()
-        for m in range(1, layout_out.l_max + 1):
-            n_in = [_order_size(layout, m) for layout in layouts_in]
-            n_out = _order_size(layout_out, m)
-            self.orders.append(_weights(n_in, n_out, gain))
-            if not o3:
-                self.mixed.append(_weights(n_in, n_out, gain))
+        self.layout_out, self.extra, self.o3 = layout_out, extra, o3
+        self.weights = nn.ParameterList()
+        odd = odd_inputs or [True] * len(layouts_in)
+        natural = [(n, 0, layout.zero_sizes[0]) for n, layout in enumerate(layouts_in)]
+        unnatural = [(n, *layout.zero_sizes) for n, layout in enumerate(layouts_in) if odd[n]]
+        n_natural, n_unnatural = layout_out.zero_sizes
+        self.products = [
+            self._product(0, 0, n_natural, natural, gain),
+            self._product(0, n_natural, n_unnatural, unnatural, gain),
+            self._product(1, 0, extra, natural, gain),
+        ]
+        # without inversion the inputs times the imaginary unit follow the inputs themselves
+        starts = [_starts(layout.rest_sizes) for layout in layouts_in]
+        repeats = 1 if o3 else 2
+        column = 0
+        for m, size in enumerate(layout_out.rest_sizes):
+            orders = [
+                (len(layouts_in) * (1 + r) + n, starts[n][m], layout.rest_sizes[m])
+                for r in range(repeats)
+                for n, layout in enumerate(layouts_in)
+                if m < layout.l_max
+            ]
+            self.products.append(self._product(2, column, size, orders, gain))
+            column += size
 
-    def forward(self, *inputs: EdgeTensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return natural m = 0 with the extra columns, unnatural m = 0, and the rest."""
+    def _product(
+        self,
+        tensor: int,
+        start: int,
+        size: int,
+        inputs: list[tuple[int, int, int]],
+        gain: float,
+    ) -> _Product:
+        """Create the weights of one product; inputs are ``(tensor, first column, columns)``."""
+        inputs = [item for item in inputs if item[2] and size]
+        bound = 0.5 * gain * math.sqrt(3.0 / max(sum(n for _, _, n in inputs), 1))
+        sources = []
+        for number, first, n_in in inputs:
+            sources.append(_Source(number, first, n_in, len(self.weights)))
+            weight = torch.empty(2, n_in, size).uniform_(-bound, bound)
+            self.weights.append(nn.Parameter(weight))
+        return _Product(tensor, start, size, tuple(sources))
+
+    def forward(self, *inputs: EdgeTensor) -> tuple[EdgeTensor, Tensor]:
+        """Return the image and the extra invariants ``(2, P, extra)``, exchange basis."""
         n_pair = inputs[0].zero.shape[1]
-        natural, unnatural, rests = [], [], []
-        for edge, layout in zip(inputs, self.layouts_in, strict=True):
-            first, second = edge.zero.split(layout.zero_sizes, -1)
-            natural.append(first)
-            unnatural.append(second)
-            flat = edge.rest.reshape(2, 2 * n_pair, sum(layout.rest_sizes))
-            rests.append(flat.split(layout.rest_sizes, -1))
-        outputs = []
-        for m, weights in enumerate(self.orders):
-            parts = [rest[m] if m < len(rest) else None for rest in rests]
-            out = _apply(weights, parts)
-            if not self.o3 and out is not None:
-                turned = [None if part is None else _turn(part, n_pair) for part in parts]
-                out = out + _apply(self.mixed[m], turned)
-            if out is None:
-                size = self.layout_out.rest_sizes[m]
-                out = natural[0].new_zeros(2, 2 * n_pair, size)
-            outputs.append(out)
-        rest = torch.cat(outputs, -1) if outputs else natural[0].new_zeros(2, 2 * n_pair, 0)
-        odd = _apply(self.unnatural, unnatural)
-        if odd is None:
-            odd = natural[0].new_zeros(2, n_pair, self.layout_out.zero_sizes[1])
-        return (
-            _apply(self.natural, natural),
-            odd,
-            rest.view(2, 2, n_pair, sum(self.layout_out.rest_sizes)),
+        rests = [edge.rest.reshape(2, 2 * n_pair, edge.rest.shape[-1]) for edge in inputs]
+        if not self.o3:
+            rests += [_turn(rest, n_pair) for rest in rests]
+        tensors = [edge.zero for edge in inputs] + rests
+        n_rest = sum(self.layout_out.rest_sizes)
+        sizes = (
+            (n_pair, sum(self.layout_out.zero_sizes)),
+            (n_pair, self.extra),
+            (2 * n_pair, n_rest),
         )
+        weights = list(self.weights)
+        device = inputs[0].zero.device.type
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+            tensors, weights = [x.to(dtype) for x in tensors], [w.to(dtype) for w in weights]
+        with full_precision(tensors[0]):
+            out = _Products.apply(self.products, sizes, len(tensors), *tensors, *weights)
+        zero, extra, rest = out
+        return EdgeTensor(zero, rest.view(2, 2, n_pair, n_rest)), extra
+
+
+class _Products(torch.autograd.Function):
+    """Batched products of column ranges, written in place of a concatenation."""
+
+    @staticmethod
+    def forward(ctx, products, sizes, n_tensor, *args):
+        tensors, weights = args[:n_tensor], args[n_tensor:]
+        ctx.products, ctx.n_tensor = products, n_tensor
+        ctx.save_for_backward(*args)
+        outputs = [tensors[0].new_empty(2, *size) for size in sizes]
+        for tensor, start, size, sources in products:
+            out = outputs[tensor][..., start : start + size]
+            if not sources:
+                out.zero_()
+            for n, (number, first, n_in, weight) in enumerate(sources):
+                part = tensors[number][..., first : first + n_in]
+                if n:
+                    torch.baddbmm(out, part, weights[weight], out=out)
+                else:
+                    torch.bmm(part, weights[weight], out=out)
+        return tuple(outputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *grads):
+        tensors = ctx.saved_tensors[: ctx.n_tensor]
+        weights = ctx.saved_tensors[ctx.n_tensor :]
+        grad_tensors = [torch.empty_like(x) for x in tensors]
+        grad_weights: list[Tensor | None] = [None] * len(weights)
+        written: list[set[tuple[int, int]]] = [set() for _ in tensors]
+        for tensor, start, size, sources in ctx.products:
+            grad = grads[tensor][..., start : start + size]
+            for number, first, n_in, weight in sources:
+                part = tensors[number][..., first : first + n_in]
+                grad_weights[weight] = torch.bmm(part.mT, grad)
+                out = grad_tensors[number][..., first : first + n_in]
+                if (first, n_in) in written[number]:
+                    torch.baddbmm(out, grad, weights[weight].mT, out=out)
+                else:
+                    torch.bmm(grad, weights[weight].mT, out=out)
+                    written[number].add((first, n_in))
+        for grad, ranges in zip(grad_tensors, written, strict=True):
+            for first, stop in _gaps(ranges, grad.shape[-1]):
+                grad[..., first:stop].zero_()
+        return None, None, None, *grad_tensors, *grad_weights
+
+
+def _gaps(ranges: set[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
+    """Column ranges that `ranges` of ``(first, length)`` leave free."""
+    stop = 0
+    for first, length in sorted(ranges):
+        if first > stop:
+            yield stop, first
+        stop = first + length
+    if stop < size:
+        yield stop, size
+
+
+def _starts(sizes: Sequence[int]) -> list[int]:
+    return [sum(sizes[:n]) for n in range(len(sizes))]
 
 
 class EdgeActivation(nn.Module):
     """Bias, radial term and gates of a hidden pair feature, in the basis of directions.
 
     The natural m = 0 coefficients are invariants of the frame and take SiLU; all others are
-    multiplied by sigmoid gates, one per channel and degree l > 0, shared by its orders.
+    multiplied by sigmoid gates, one per channel and degree, shared by its orders.
 
     Parameters
     ----------
@@ -117,11 +218,8 @@ class EdgeActivation(nn.Module):
     def __init__(self, layout: Layout, n_radial: int, n_logit: int = 0) -> None:
         super().__init__()
         self.n_natural, self.n_unnatural = layout.zero_sizes
-        self.n_gate = layout.rest_sizes[0] if layout.l_max else 0
         self.n_logit = n_logit
-        gates = _gate_numbers(layout)
-        self.register_buffer("gate_zero", torch.tensor(gates[0]).long(), persistent=False)
-        self.register_buffer("gate_rest", torch.tensor(gates[1]).long(), persistent=False)
+        self.zero_gates, self.rest_gates, self.n_gate = _gate_ranges(layout)
         self.radial = nn.Linear(n_radial, self.n_natural + self.extra)
 
     @property
@@ -130,35 +228,93 @@ class EdgeActivation(nn.Module):
         return self.n_gate + self.n_logit
 
     def forward(
-        self, natural: Tensor, unnatural: Tensor, rest: Tensor, radial: Tensor
+        self, edge: EdgeTensor, extra: Tensor, radial: Tensor
     ) -> tuple[EdgeTensor, Tensor]:
         """Activate the output of `SO2Linear`; returns the feature and ``(2, P, n_logit)``."""
-        natural = exchange(natural) + self.radial(radial)
-        natural, gate, logit = natural.split([self.n_natural, self.n_gate, self.n_logit], -1)
-        gate = torch.sigmoid(gate)
-        zero = nn.functional.silu(natural)
+        natural, unnatural = edge.zero.split([self.n_natural, self.n_unnatural], -1)
+        bias, bias_extra = self.radial(radial).split([self.n_natural, self.extra], -1)
+        zero = exchange(nn.functional.silu(exchange(natural) + bias))
+        gate, logit = (exchange(extra) + bias_extra).split([self.n_gate, self.n_logit], -1)
+        gate = exchange(torch.sigmoid(gate))
+        rest = _Gate.apply(edge.rest, gate.to(edge.rest), self.rest_gates)
         if self.n_unnatural:
-            opened = exchange(unnatural) * gate.index_select(-1, self.gate_zero)
-            zero = torch.cat([zero, opened], -1)
-        rest = exchange(rest) * gate.index_select(-1, self.gate_rest)[:, None]
-        return EdgeTensor(exchange(zero), exchange(rest)), logit
+            opened = _Gate.apply(unnatural[:, None], gate.to(unnatural), self.zero_gates)
+            zero = torch.cat([zero, opened[:, 0]], -1)
+        return EdgeTensor(zero, rest), logit
 
 
-def _gate_numbers(layout: Layout) -> tuple[list[int], list[int]]:
-    """Gate of every unnatural m = 0 column and of every column m > 0."""
-    number: dict[tuple[int, int, int], int] = {}
-    zero: list[int] = []
-    columns: list[list[int]] = [[] for _ in range(layout.l_max)]
+def _gate_ranges(
+    layout: Layout,
+) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]], int]:
+    """Which gates open which columns: ``(first column, first gate, length)``, and their number.
+
+    Gates are numbered like the columns of order m = 1, then the pseudoscalars.
+    """
+    first_gate, n_gate = [], 0
+    for tower in layout.towers:
+        first_gate.append(n_gate)
+        n_gate += (tower.l_last - max(tower.l_first, 1) + 1) * tower.channels
+    rest, column = [], 0
     for m in range(1, layout.l_max + 1):
-        for t, tower in enumerate(layout.towers):
-            for l in range(max(m, tower.l_first), tower.l_last + 1):
-                for c in range(tower.channels):
-                    columns[m - 1].append(number.setdefault((t, l, c), len(number)))
-    for t, tower in enumerate(layout.towers):
-        if tower.parity == "unnatural":
-            for l in range(tower.l_first, tower.l_last + 1):
-                zero += [number[t, l, c] for c in range(tower.channels)]
-    return zero, [gate for part in columns for gate in part]
+        for tower, gate in zip(layout.towers, first_gate, strict=True):
+            l = max(m, tower.l_first)
+            length = max(tower.l_last - l + 1, 0) * tower.channels
+            if length:
+                rest.append(
+                    (column, gate + (l - max(tower.l_first, 1)) * tower.channels, length)
+                )
+            column += length
+    zero, column = [], 0
+    for tower, gate in zip(layout.towers, first_gate, strict=True):
+        if tower.parity == "natural":
+            continue
+        if tower.l_first == 0:
+            zero.append((column, n_gate, tower.channels))
+            n_gate += tower.channels
+            column += tower.channels
+        length = (tower.l_last - max(tower.l_first, 1) + 1) * tower.channels
+        if length:
+            zero.append((column, gate, length))
+        column += length
+    return zero, rest, n_gate
+
+
+class _Gate(torch.autograd.Function):
+    """Multiply both directions by their gates; all in the exchange basis.
+
+    With sum s and difference d of a feature and G, g those of its gates the product has sum
+    ``G s + g d`` and difference ``g s + G d``.
+    """
+
+    @staticmethod
+    def forward(ctx, x, gate, ranges):
+        ctx.ranges = ranges
+        ctx.save_for_backward(x, gate)
+        return _open(x, gate, ranges)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, gate = ctx.saved_tensors
+        grad_gate = torch.zeros_like(gate)
+        for column, first, length in ctx.ranges:
+            s, d = x[..., column : column + length]
+            grad_s, grad_d = grad[..., column : column + length]
+            out = grad_gate[..., first : first + length]
+            out[0] += torch.addcmul(s * grad_s, d, grad_d).sum(0)
+            out[1] += torch.addcmul(d * grad_s, s, grad_d).sum(0)
+        return _open(grad, gate, ctx.ranges), grad_gate, None
+
+
+def _open(x: Tensor, gate: Tensor, ranges: list[tuple[int, int, int]]) -> Tensor:
+    out = torch.empty_like(x)
+    for column, first, length in ranges:
+        s, d = x[..., column : column + length]
+        G, g = gate[..., first : first + length]
+        total, difference = out[..., column : column + length]
+        torch.mul(s, G, out=total).addcmul_(d, g)
+        torch.mul(s, g, out=difference).addcmul_(d, G)
+    return out
 
 
 def exchange(x: Tensor) -> Tensor:
@@ -177,29 +333,6 @@ class _Exchange(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):  # noqa: ARG004
         return _Exchange.apply(grad)
-
-
-def _order_size(layout: Layout, m: int) -> int:
-    return layout.rest_sizes[m - 1] if m <= layout.l_max else 0
-
-
-def _weights(n_in: list[int], n_out: int, gain: float) -> nn.ParameterList:
-    """One ``(2, n_in, n_out)`` matrix pair per input; empty inputs get none."""
-    bound = 0.5 * gain * math.sqrt(3.0 / max(sum(n_in), 1))
-    return nn.ParameterList(
-        nn.Parameter(torch.empty(2, n, n_out).uniform_(-bound, bound)) if n and n_out else None
-        for n in n_in
-    )
-
-
-def _apply(weights: nn.ParameterList, parts: Sequence[Tensor | None]) -> Tensor | None:
-    """Sum of the batched products; None where nothing maps."""
-    out = None
-    for weight, part in zip(weights, parts, strict=True):
-        if weight is None or part is None:
-            continue
-        out = torch.bmm(part, weight) if out is None else torch.baddbmm(out, part, weight)
-    return out
 
 
 def _turn(part: Tensor, n_pair: int) -> Tensor:

@@ -246,8 +246,8 @@ def _make_trainer(config: Mapping[str, Any], run_dir: Path) -> Trainer:
         parts[group] = [build(n, key=f"{group}.{name}") for name, n in items.items()]
     is_parallel = not _has_one_device(node) or node.get("num_nodes", 1) > 1
     if node["strategy"] == "ddp" or (node["strategy"] == "auto" and is_parallel):
-        # buffers are constants; and a rank that has validated its batches before the others would
-        # leave them waiting for its part in a broadcast
+        # buffers are constants; and a rank that has validated its batches before the others
+        # would leave them waiting for its part in a broadcast
         node["strategy"] = DDPStrategy(forward_sync_buffers=False)
     trainer: Trainer = build(
         node,

@@ -64,7 +64,7 @@ def test_every_key_of_a_group_has_a_comment_or_is_plain():
         ("logger=wandv", ["Did you mean logger=wandb?"]),
         ("callbacks.emma=null", ["Did you mean callbacks.ema"]),
         ("~callbacks.emma", ["callbacks.emma is not a key"]),
-        ("optimizer.learning_rate=1", ["Keys of optimizer: betas, fused, lr"]),
+        ("optimizer.learning_rate=1", ["Keys of optimizer: betas, every, lr"]),
         ("loss.terms.mse=1", ["+loss.terms.mse=1"]),
         ("debug=nan", ["no debug option 'nan'"]),  # to Hydra a number
         ("seed=0,1", ["needs -m"]),
@@ -100,7 +100,7 @@ def test_sweeps_pass_the_same_check(overrides, is_valid):
     ("override", "key", "parts"),
     [
         ("+model.n_hedas=8", "model.n_hedas", ["is not an argument of ELCT", "Accepted: "]),
-        ("+optimizer.learning_rate=8", "optimizer.learning_rate", ["AdamW", "lr"]),
+        ("+optimizer.learning_rate=8", "optimizer.learning_rate", ["SOAP", "lr"]),
         ("+callbacks.ema.decai=1", "callbacks.ema.decai", ["Nearest: decay"]),
         ("+trainer.epochs=1", "trainer.epochs", ["Trainer"]),
         ("+model.basis=1", "model.basis", ["is set by the program"]),

@@ -33,7 +33,7 @@ TINY = {
     "channels": [4, 2, 2, 2, 2], "unnatural_channels": [0, 1, 1, 1, 1],
     "pair_channels": [4, 2, 2, 2, 2], "unnatural_pair_channels": [0, 1, 1, 1, 1],
     "head_channels": [4, 2, 2, 2, 2], "unnatural_head_channels": [0, 1, 1, 1, 1],
-    "n_blocks": 1, "n_heads": 1, "n_radial": 4, "n_baseline": 4, "r_message": 2.0,
+    "n_blocks": 1, "n_heads": 1, "n_radial": 4, "baseline_spacing": 0.5, "r_message": 2.0,
 }  # fmt: skip
 
 

@@ -36,7 +36,7 @@ SMALL = {
     "head_channels": [6, 6, 6, 4, 4],
     "unnatural_head_channels": [0, 2, 2, 2, 0],
     "n_radial": 8,
-    "n_baseline": 8,
+    "baseline_spacing": 0.5,
     "r_message": 3.4,
     "r_onsite": 3.0,
 }
@@ -291,8 +291,11 @@ def test_baseline_recovers_a_two_centre_hamiltonian(file: Path) -> None:
     """Labels that a baseline made are fitted to the last digits by another baseline."""
     teacher, student = make_model(file, seed=5), make_model(file, seed=6)
     for name, buffer in teacher.baseline.named_buffers():
-        if "weight" in name:
-            buffer.copy_(torch.randn_like(buffer))
+        if "weight" in name:  # linear over distance: as smooth as the fit expects
+            n_basis = len(teacher.baseline.get_submodule(name.rpartition(".")[0]).basis)
+            slope, start = torch.randn(2, len(buffer) // n_basis, 1, buffer.shape[1])
+            ramp = start + slope * torch.linspace(-1, 1, n_basis)[:, None]
+            buffer.copy_(ramp.flatten(0, 1))
     rng = np.random.default_rng(4)
     graphs = []
     for _ in range(6):

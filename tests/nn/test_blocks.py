@@ -68,7 +68,7 @@ def test_envelopes_vanish_smoothly() -> None:
 
 
 def test_radial_basis_resolves_bond_lengths() -> None:
-    basis = RadialBasis(24, 0.8, 9.0)
+    basis = RadialBasis.geometric(24, 0.8, 9.0)
     r = torch.linspace(1.0, 8.0, 400, dtype=torch.float64)
     target = torch.exp(-r) * torch.cos(3 * r)
     solution = torch.linalg.lstsq(basis(r), target).solution

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from deeph_lightning.errors import MissingDependencyError
 from deeph_lightning.nn import scatter
 from deeph_lightning.nn.scatter import Segments
 
@@ -28,3 +29,9 @@ def test_sums_over_neighbours(backend: str) -> None:
 def test_two_backends_are_chosen_by_name() -> None:
     default = Segments(torch.tensor([0]), 1).backend
     assert default == ("torch" if scatter.segment_csr is None else "torch_scatter")
+
+
+def test_missing_backend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scatter, "segment_csr", None)
+    with pytest.raises(MissingDependencyError, match="torch-scatter is not installed"):
+        Segments(torch.tensor([0]), 1, "torch_scatter")
