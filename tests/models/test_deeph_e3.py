@@ -50,9 +50,8 @@ def test_published_network_gives_H_itself() -> None:
     model = make_model(FILE, **PUBLISHED)
     assert isinstance(model, DeepHE3)
     assert not model.baseline.is_fitted
-    assert (
-        model.baseline.pairs["0_0"].scale(torch.tensor([2.0])).allclose(torch.ones(()).double())
-    )
+    scale = model.baseline.pairs["0_0"].distance_scale(torch.tensor([2.0]))
+    torch.testing.assert_close(scale, torch.ones(1).double())
     with pytest.raises(ConfigError, match="statistics"):
         make_model(FILE, **(PUBLISHED | {"baseline": True}))
 
