@@ -29,3 +29,6 @@ REPEATED_CELL = 1e-5
 DERIVATIVE = 1e-5
 #: A smoke bound for bfloat16 matrix products, relative to what the network adds.
 MODEL_BFLOAT16 = 5e-2
+#: OpenMX: eigenvalues (eV) at k-points printed with five digits, isotropy of spin-orbit (eV).
+OPENMX_EIGENVALUE = 1e-6
+OPENMX_SPIN_ORBIT = 1e-5

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import lzma
 import shutil
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import h5py
 import numpy as np
@@ -61,6 +64,36 @@ def require(path: Path, structure: str, what: str) -> Path:
         )
         raise FormatError(msg, path=path, structure=structure)
     return path
+
+
+@contextmanager
+def open_text(path: Path, structure: str) -> Iterator[TextIO]:
+    """Open a text file for reading, also one that is compressed (``.xz``, ``.gz``).
+
+    Raises
+    ------
+    FormatError
+        It cannot be opened or decompressed.
+    """
+    opener: Any = {".xz": lzma.open, ".gz": gzip.open}.get(path.suffix, open)
+    try:
+        with opener(path, "rt", encoding="utf-8", errors="replace") as file:
+            yield cast("TextIO", file)
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        msg = (
+            f"{path}: structure '{structure}', the file cannot be read ({error}). It is "
+            f"truncated, damaged or of another kind: make or copy it again."
+        )
+        raise FormatError(msg, path=path, structure=structure) from None
+
+
+def first_line(path: Path) -> str:
+    """Return the beginning of the first line of a text file; "" where there is none."""
+    try:
+        with open_text(path, "") as file:
+            return file.readline(200).strip()
+    except FormatError:
+        return ""
 
 
 @contextmanager

@@ -40,7 +40,15 @@ if TYPE_CHECKING:
 READERS = {
     "deeph": "deeph_lightning.io.deeph",
     "deeph_legacy": "deeph_lightning.io.deeph_legacy",
+    "openmx": "deeph_lightning.io.openmx",
+    "fhi_aims": "deeph_lightning.io.fhi_aims",
+    "wannier90": "deeph_lightning.io.wannier90",
+    "deeptb": "deeph_lightning.io.deeptb",
+    "hamgnn": "deeph_lightning.io.hamgnn",
 }
+
+#: Formats that can be written, too.
+WRITERS = ("deeph", "deeph_legacy")
 
 #: Unit of each operator in `SystemData`.
 UNITS = {"H": "eV", "S": "1", "rho": "1", "H_pred": "eV"}
@@ -138,7 +146,10 @@ class Header(NamedTuple):
 
 
 class Reader(Protocol):
-    """Functions of the module of a format."""
+    """Functions of the module of a format.
+
+    FILES holds the names, or patterns, of the files that make up a structure.
+    """
 
     FILES: dict[str, tuple[str, ...]]
 
@@ -156,6 +167,10 @@ class Reader(Protocol):
     ) -> SystemData:
         """Read a folder, with those of the operators that it has."""
 
+
+class Writer(Reader, Protocol):
+    """Functions of the module of a format that can be written."""
+
     def write(self, system: SystemData, path: str | Path) -> None:
         """Write a folder, under a temporary name until it is complete."""
 
@@ -172,6 +187,20 @@ def reader_of(format_name: str) -> Reader:
         msg = f"format '{format_name}' is unknown. Known formats: {', '.join(READERS)}."
         raise ConfigError(msg, key="format")
     return cast("Reader", importlib.import_module(READERS[format_name]))
+
+
+def writer_of(format_name: str) -> Writer:
+    """Return the module of a format that can be written.
+
+    Raises
+    ------
+    ConfigError
+        There is no such format, or it can be read only.
+    """
+    if format_name not in WRITERS:
+        msg = f"format '{format_name}' cannot be written. Choose of {', '.join(WRITERS)}."
+        raise ConfigError(msg, key="format")
+    return cast("Writer", reader_of(format_name))
 
 
 def detect_format(folder: str | Path) -> str | None:
@@ -222,8 +251,8 @@ def read_structure_folder(
 def write_structure_folder(
     system: SystemData, path: str | Path, format_name: str = "deeph"
 ) -> None:
-    """Write a folder of any format (see `Reader.write`)."""
-    reader_of(format_name).write(system, path)
+    """Write a folder of a format of `WRITERS` (see `Writer.write`)."""
+    writer_of(format_name).write(system, path)
 
 
 def find_systems(root: str | Path) -> list[Path]:

@@ -158,10 +158,9 @@ class FolderSource:
         for name, folder in self._folders.items():
             state.update(name.encode() + b"\0")
             matrices = reader_of(detect_format(folder) or "").FILES.values()
-            for file_name in (*SMALL_FILES, *(f for files in matrices for f in files)):
-                path = folder / file_name
-                if path.is_file():
-                    state.update(file_name.encode() + b"\0" + _file_digest(path))
+            for pattern in (*SMALL_FILES, *(f for files in matrices for f in files)):
+                for path in filter(Path.is_file, sorted(folder.glob(pattern))):
+                    state.update(path.name.encode() + b"\0" + _file_digest(path))
         return state.hexdigest()
 
 
