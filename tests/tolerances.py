@@ -32,3 +32,7 @@ MODEL_BFLOAT16 = 5e-2
 #: OpenMX: eigenvalues (eV) at k-points printed with five digits, isotropy of spin-orbit (eV).
 OPENMX_EIGENVALUE = 1e-6
 OPENMX_SPIN_ORBIT = 1e-5
+#: FHI-aims, light settings: two-centre form and norms, which the grid limits; eigenvalues (eV)
+#: of core levels of one atom against a converter of the same files.
+TWO_CENTRE_AIMS = 1e-3
+AIMS_EIGENVALUE = 1e-8
