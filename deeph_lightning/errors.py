@@ -61,6 +61,10 @@ class OverlapNotPositiveError(PhysicsError):
     """An overlap matrix is not positive definite."""
 
 
+class ConventionError(PhysicsError):
+    """Blocks do not have the form that the conventions of orbitals, R and atoms give."""
+
+
 class ShapeError(DeepHError, ValueError):
     """An array has the wrong shape."""
 

@@ -30,6 +30,7 @@ class CodeConstants(NamedTuple):
 CODE_CONSTANTS: dict[str, CodeConstants] = {
     "codata": CodeConstants(BOHR_ANGSTROM, HARTREE_EV, RYDBERG_EV),
     "siesta": CodeConstants(BOHR_ANGSTROM, HARTREE_EV, RYDBERG_EV),
+    "siesta_4": CodeConstants(0.529177, 27.2116, 13.6058),  # and older
     "openmx": CodeConstants(0.529177249, 27.2113845, 13.60569225),
     "fhi_aims": CodeConstants(0.529177249, 27.2113845, 13.60569225),
     "abacus": CodeConstants(0.529177, 27.211396, 13.605698),

@@ -125,12 +125,12 @@ def _w_term(product: Any, m: int, n: int) -> Any:
 
 
 def orbital_rotation(basis: OrbitalBasis, label: str, Q: ArrayLike) -> FloatArray:
-    """Return the matrices that turn all orbitals of a species, ``(..., n_orb, n_orb)``."""
+    """Return the matrix that turns all orbitals of a species, ``(n_orb, n_orb)``."""
     size = basis.n_orb(label)
-    D = np.zeros((*np.shape(Q)[:-2], size, size))
+    D = np.zeros((size, size))
     by_degree = {l: wigner_d(l, Q) for l in set(basis.shells[label])}
     for l, where in zip(basis.shells[label], basis.shell_slices(label), strict=True):
-        D[..., where, where] = by_degree[l]
+        D[where, where] = by_degree[l]
     return D
 
 

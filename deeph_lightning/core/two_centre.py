@@ -1,10 +1,11 @@
-r"""The two-centre form of an overlap: a test of orbital order, signs, cells and positions.
+r"""The two-centre form of an overlap: what only a rightly read one has.
 
-An overlap of two atoms is invariant under rotations about their axis. Turned into the frame of
-the bond it is diagonal in m, equal for m and -m, and depends on the species and the distance
-only. A wrong order or sign of orbitals, a flipped R, a wrapped atom or a folded image breaks
-this at the level of 0.1, while the integration errors of codes are 1e-3 and far less. Source:
-J. C. Slater, G. F. Koster, Phys. Rev. 94, 1498 (1954).
+Turned so that the pair lies along z, a block between shells l and l' vanishes but for m = m',
+is the same for m and -m, and what remains depends on the two species and the distance alone. A
+wrong order or sign of orbitals, a wrong sign of R, exchanged atoms and folded periodic images
+break this by 0.1 and more; the integration of the codes by 1e-3 at most.
+
+Source: J. C. Slater, G. F. Koster, Phys. Rev. 94, 1498 (1954).
 """
 
 from __future__ import annotations
@@ -14,128 +15,121 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from deeph_lightning.core.ragged import chunks, take_blocks
-from deeph_lightning.core.rotation import orbital_rotation
-from deeph_lightning.errors import PhysicsError
+from deeph_lightning.core.rotation import wigner_d
+from deeph_lightning.errors import ConventionError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from deeph_lightning.core.operator import Operator
 
-#: Largest residual of a right overlap: the integration grids of codes leave up to 1e-3.
+#: Between what codes leave (1e-3) and what a wrong convention makes (0.1).
 TOL_TWO_CENTRE = 1e-2
-#: Distances that count as equal, Å.
-SAME_DISTANCE = 1e-6
+#: Distances that count as the same, Å.
+SAME_DISTANCE = 1e-5
 
 
-class TwoCentreResidual(NamedTuple):
-    """Departure of an overlap from the two-centre form.
+class TwoCentre(NamedTuple):
+    """How far an overlap is from the two-centre form.
 
     Attributes
     ----------
-    axial
-        Largest element that couples different m, or difference of m and -m.
+    rotation
+        Largest element of a turned block that must vanish, or difference of m and -m.
     distance
-        Largest difference between pairs of the same species and distance.
-    axial_pair, distance_pair
-        Index of the pair where it is, -1 where there is none.
+        Largest difference of elements of pairs with the same species and distance.
+    pair
+        Index of the pair of `rotation`, -1 without pairs.
     """
 
-    axial: float
+    rotation: float
     distance: float
-    axial_pair: int
-    distance_pair: int
+    pair: int
 
 
-def two_centre_residual(S: Operator) -> TwoCentreResidual:
-    """Measure how far an overlap is from the two-centre form.
-
-    Parameters
-    ----------
-    S
-        Spinless, orbitals in the common order; full or half.
-
-    Returns
-    -------
-    TwoCentreResidual
-        Zero where there are no two atoms with an overlap.
-    """
-    vectors = S.pairs.vectors(S.atoms)
-    lengths = np.linalg.norm(vectors, axis=1)
-    worst = [0.0, 0.0]
-    pair = [-1, -1]
-    for a, b, index in S.groups:
-        hops = index[lengths[index] > SAME_DISTANCE]
-        shape = S.shape_of(a, b)
-        m_a, m_b = S.basis.orbital_m(a), S.basis.orbital_m(b)
-        mixed = m_a[:, None] != m_b
-        mirror_a, mirror_b = _mirrored(S, a), _mirrored(S, b)
-        turned = np.empty((len(hops), *shape))
-        for part in chunks(len(hops), shape[0] * shape[1]):
-            which = hops[part]
-            Q = _bond_frames(vectors[which] / lengths[which, None])
-            blocks = take_blocks(S.values, S.offsets[which], shape).real
-            D_a, D_b = (orbital_rotation(S.basis, label, Q) for label in (a, b))
-            turned[part] = np.swapaxes(D_a, -1, -2) @ blocks @ D_b
-        axial = np.where(mixed, turned, turned - turned[:, mirror_a[:, None], mirror_b])
-        order = np.argsort(lengths[hops], kind="stable")
-        is_same = np.diff(lengths[hops][order]) < SAME_DISTANCE
-        steps = np.abs(np.diff(np.where(mixed, 0.0, turned)[order], axis=0))[is_same]
-        for n, (errors, members) in enumerate(
-            ((np.abs(axial), hops), (steps, hops[order][1:][is_same]))
-        ):
-            if errors.size and errors.max() > worst[n]:
-                worst[n] = float(errors.max())
-                pair[n] = int(members[np.argmax(errors.max(axis=(1, 2)))])
-    return TwoCentreResidual(*worst, *pair)
+def two_centre_residual(S: Operator) -> TwoCentre:
+    """Compare an overlap, spinless, with the two-centre form; hopping pairs only."""
+    full = S.complete()
+    lengths = full.pairs.distances(full.atoms)
+    worst, worst_pair, spread = 0.0, -1, 0.0
+    for a, b, index in full.groups:
+        index = index[lengths[index] > SAME_DISTANCE]
+        kept = []
+        for part in chunks(len(index), 9 * full.basis.n_orb(a) * full.basis.n_orb(b)):
+            excess, parameters = _turned(full, a, b, index[part])
+            n = int(np.argmax(excess))
+            if excess[n] > worst or worst_pair < 0:
+                worst, worst_pair = float(excess[n]), int(index[part][n])
+            kept.append(parameters)
+        if kept:
+            spread = max(spread, _spread(lengths[index], np.concatenate(kept)))
+    return TwoCentre(worst, spread, worst_pair)
 
 
-def check_two_centre(
-    S: Operator, structure: str | None = None, tol: float = TOL_TWO_CENTRE
-) -> TwoCentreResidual:
-    """Check that an overlap has the two-centre form.
-
-    Parameters
-    ----------
-    S
-        Overlap.
-    structure
-        Name for the message; without it that of `S`.
-    tol
-        Largest residual of either kind.
+def check_two_centre(S: Operator, structure: str | None = None) -> TwoCentre:
+    """Check that an overlap has the two-centre form to `TOL_TWO_CENTRE`.
 
     Raises
     ------
-    PhysicsError
+    ConventionError
         It has not.
     """
     found = two_centre_residual(S)
-    for value, pair, what in (
-        (found.axial, found.axial_pair, "is not symmetric about the bond"),
-        (found.distance, found.distance_pair, "differs from that of another pair as long"),
-    ):
-        if not value <= tol:
-            name = structure or S.name
-            msg = (
-                f"structure '{name}', S of the pair {S.pairs.describe(pair)} {what}: residual "
-                f"{value:.1e}, tolerance {tol:.0e}. Check the order and signs of orbitals, the "
-                f"sign of R, the positions of atoms (wrapped into the cell?), and that the "
-                f"calculation did not fold images into one cell."
-            )
-            raise PhysicsError(msg, structure=name)
+    name = structure or S.name
+    if found.rotation > TOL_TWO_CENTRE:
+        msg = (
+            f"structure '{name}', pair {S.complete().pairs.describe(found.pair)}: turned along z, "
+            f"the block of the overlap has elements up to {found.rotation:.2e} that must vanish, "
+            f"tolerance {TOL_TWO_CENTRE:.0e}. Check the order and signs of the orbitals, the sign of R, the order "
+            f"of the atoms, and that periodic images were not added up."
+        )
+        raise ConventionError(msg, structure=name)
+    if found.distance > TOL_TWO_CENTRE:
+        msg = (
+            f"structure '{name}': overlaps of pairs with the same species and distance differ by "
+            f"{found.distance:.2e}, tolerance {TOL_TWO_CENTRE:.0e}. Check the order of the atoms and the sign of R; "
+            f"species of one element with different orbitals need labels of their own."
+        )
+        raise ConventionError(msg, structure=name)
     return found
 
 
-def _bond_frames(units: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return reflections that take z to each unit vector, ``(n, 3, 3)``."""
-    w = np.array([0.0, 0.0, 1.0]) - units
-    norm = np.sum(w * w, axis=1)[:, None, None]
-    outer = w[:, :, None] * w[:, None, :]
-    return np.eye(3) - 2.0 * np.divide(outer, norm, where=norm > 0, out=np.zeros_like(outer))
+def _turned(
+    S: Operator, a: str, b: str, index: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the violation of each pair, ``(k,)``, and the remaining numbers, ``(k, p)``."""
+    blocks = take_blocks(S.values, S.offsets[index], S.shape_of(a, b)).real
+    Q = _frames(S.pairs.vectors(S.atoms)[index])
+    D = {l: wigner_d(l, Q) for l in {*S.basis.shells[a], *S.basis.shells[b]}}
+    excess = np.zeros(len(index))
+    parameters = []
+    for l, rows in zip(S.basis.shells[a], S.basis.shell_slices(a), strict=True):
+        left = D[l].transpose(0, 2, 1) @ blocks[:, rows]
+        for k, columns in zip(S.basis.shells[b], S.basis.shell_slices(b), strict=True):
+            turned = left[:, :, columns] @ D[k]
+            same = min(l, k) + 1
+            m = np.arange(1 - same, same)
+            diagonal = turned[:, l + m, k + m].copy()
+            turned[:, l + m, k + m] = 0.0
+            excess = np.maximum(excess, np.abs(turned).reshape(len(index), -1).max(axis=1))
+            odd = np.abs(diagonal - diagonal[:, ::-1]).max(axis=1)
+            excess = np.maximum(excess, odd)
+            parameters.append(diagonal[:, same - 1 :])
+    return excess, np.concatenate(parameters, axis=1)
 
 
-def _mirrored(S: Operator, label: str) -> NDArray[np.int64]:
-    """Return for each orbital that of the same shell with -m."""
-    return np.concatenate(
-        [np.arange(s.stop - 1, s.start - 1, -1) for s in S.basis.shell_slices(label)]
-    )
+def _frames(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a rotation of each vector, ``(n, 3, 3)``, that takes z to its direction."""
+    z = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    helper = np.eye(3)[np.argmin(np.abs(z), axis=1)]
+    x = np.cross(helper, z)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    return np.stack((x, np.cross(z, x), z), axis=-1)
+
+
+def _spread(lengths: NDArray[np.float64], parameters: NDArray[np.float64]) -> float:
+    """Return the largest difference between neighbours, by length, of the same length."""
+    order = np.argsort(lengths)
+    is_same = np.diff(lengths[order]) < SAME_DISTANCE
+    difference = np.abs(np.diff(parameters[order], axis=0))[is_same]
+    return float(difference.max(initial=0.0))

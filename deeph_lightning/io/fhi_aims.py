@@ -29,14 +29,14 @@ from deeph_lightning.io.elements import (
 from deeph_lightning.io.fhi_aims_files import (
     SparseIndices,
     read_basis,
-    read_facts,
     read_geometry,
     read_indices,
+    read_run,
     read_triangle,
     read_values,
 )
 from deeph_lightning.io.files import first_line, in_file
-from deeph_lightning.io.formats import Header, SystemData, checked
+from deeph_lightning.io.formats import Header, SystemData, checked, facts, read_only
 from deeph_lightning.units import CODE_CONSTANTS
 
 if TYPE_CHECKING:
@@ -71,6 +71,9 @@ HARTREE = CODE_CONSTANTS["fhi_aims"].hartree
 MAPPING_MARGIN = 1e-8
 
 
+write = read_only("fhi_aims")
+
+
 def detect(folder: Path) -> bool:
     """Whether the folder has index lists of FHI-aims, or a basis and a molecule's matrix."""
     if any(
@@ -103,15 +106,20 @@ def read(
     kinds = PERIODIC if is_periodic else MOLECULE
     table = read_basis(_required(folder, (BASIS,), name), atoms, name)
     is_spinful = _find(folder, kinds["H_up"], name) is not None
-    facts = read_facts(folder, atoms, name)
+    run = read_run(folder, atoms, name)
     system = SystemData(
         name=name,
         atoms=atoms,
         basis=table.basis,
         is_spinful=is_spinful,
-        fermi_energy=facts.fermi_energy,
-        n_electrons=facts.n_electrons,
-        info=facts.info,
+        fermi_energy=run.fermi_energy,
+        n_electrons=run.n_electrons,
+        info=facts(
+            code="FHI-aims",
+            code_version=run.version,
+            functional=run.functional,
+            spin="collinear" if is_spinful else "none",
+        ),
         source_format="fhi_aims",
     )
     files = {"atoms": folder / GEOMETRY}

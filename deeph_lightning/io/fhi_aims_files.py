@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -16,7 +16,6 @@ from deeph_lightning.errors import DataError, FormatError
 from deeph_lightning.io.elements import Elements
 from deeph_lightning.io.files import (
     cell_to_write,
-    first_line,
     in_file,
     open_h5,
     open_text,
@@ -64,12 +63,13 @@ class SparseIndices(NamedTuple):
     column: NDArray[np.int64]
 
 
-class Facts(NamedTuple):
-    """What control.in and the log say."""
+class Run(NamedTuple):
+    """What control.in and the log say, None where they do not."""
 
     fermi_energy: float | None
     n_electrons: float | None
-    info: dict[str, Any]
+    version: str | None
+    functional: str | None
 
 
 def read_geometry(path: Path, name: str) -> tuple[Atoms, bool]:
@@ -306,44 +306,32 @@ def read_triangle(path: Path, n_orb: int, name: str) -> Elements:
     return Elements(np.zeros((size, 3), dtype=np.int64), row, column, values)
 
 
-def read_facts(folder: Path, atoms: Atoms, name: str) -> Facts:
-    """Read the functional and charge of control.in; version, E_F and electrons of the log.
+def read_run(folder: Path, atoms: Atoms, name: str) -> Run:
+    """Read functional and charge of control.in; version, E_F and electrons of the log.
 
-    The log has any name: it is known by its beginning.
+    The log has any name: it is known by its beginning. Of several Fermi levels the last counts.
     """
-    info: dict[str, Any] = {"code": "FHI-aims"}
     control = folder / "control.in"
-    fermi_energy = n_electrons = None
+    n_electrons = functional = None
     if control.is_file():
         lines = [line.partition("#")[0].split() for line in _lines(control, name)]
         settings = {line[0]: line[1:] for line in lines if line}
-        if settings.get("xc"):
-            info["functional"] = " ".join(settings["xc"])
-        if "include_spin_orbit" in settings:
-            info["spin_orbit"] = "in the bands of the run, not in H"
-        try:
-            charge = float(settings.get("charge", ["0"])[0])
-            n_electrons = float(atoms.numbers.sum()) - charge
-        except (ValueError, IndexError):
-            raise _damaged(control, name, "the charge is no number") from None
+        functional = " ".join(settings.get("xc", [])) or None
+        charge = _numbers(" ".join(settings.get("charge", ["0"])[:1]), control, name)
+        n_electrons = float(atoms.numbers.sum()) - float(charge.sum())
     log = _find_log(folder, name)
-    if log is not None:
-        text = "\n".join(_lines(log, name))
-        for key, pattern in (
-            ("code_version", r"(?:FHI-aims version *:|Version) *(\S+)"),
-            ("fermi_energy", r"\| Chemical potential \(Fermi level\)[^:\n]*: *(\S+)"),
-            ("n_electrons", r"a total of +(\S+) electrons"),
-        ):
-            found = re.findall(pattern, text)
-            if not found:
-                continue
-            if key == "code_version":
-                info[key] = found[0]
-            elif key == "fermi_energy":
-                fermi_energy = _number(found[-1], log, name)
-            else:
-                n_electrons = _number(found[0], log, name)
-    return Facts(fermi_energy, n_electrons, info)
+    if log is None:
+        return Run(None, n_electrons, None, functional)
+    text = "\n".join(_lines(log, name))
+    version = re.findall(r"(?:FHI-aims version *:|Version) *(\S+)", text)
+    levels = re.findall(r"\| Chemical potential \(Fermi level\)[^:\n]*: *(\S+)", text)
+    electrons = re.findall(r"a total of +(\S+) electrons", text)
+    return Run(
+        _numbers(levels[-1], log, name).item() if levels else None,
+        _numbers(electrons[0], log, name).item() if electrons else n_electrons,
+        version[0] if version else None,
+        functional,
+    )
 
 
 def _find_log(folder: Path, name: str) -> Path | None:
@@ -374,10 +362,6 @@ def _whole(words: Sequence[str], path: Path, name: str) -> NDArray[np.int64]:
         return np.array(words, dtype=np.int64)
     except (ValueError, OverflowError) as error:
         raise _damaged(path, name, f"expected whole numbers ({error})") from None
-
-
-def _number(word: str, path: Path, name: str) -> float:
-    return float(_numbers(word, path, name)[0])
 
 
 def _numbers(text: str, path: Path, name: str) -> NDArray[np.float64]:

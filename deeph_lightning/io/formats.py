@@ -29,9 +29,10 @@ from deeph_lightning.errors import (
 from deeph_lightning.io.files import in_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ase import Atoms
+    from numpy.typing import NDArray
 
     from deeph_lightning.core.basis import OrbitalBasis
     from deeph_lightning.core.operator import Operator
@@ -40,15 +41,18 @@ if TYPE_CHECKING:
 READERS = {
     "deeph": "deeph_lightning.io.deeph",
     "deeph_legacy": "deeph_lightning.io.deeph_legacy",
+    "abacus": "deeph_lightning.io.abacus",
+    "siesta": "deeph_lightning.io.siesta",
     "openmx": "deeph_lightning.io.openmx",
     "fhi_aims": "deeph_lightning.io.fhi_aims",
     "wannier90": "deeph_lightning.io.wannier90",
     "deeptb": "deeph_lightning.io.deeptb",
     "hamgnn": "deeph_lightning.io.hamgnn",
 }
-
-#: Formats that can be written, too.
+#: Formats that can be written too.
 WRITERS = ("deeph", "deeph_legacy")
+#: Formats that are outputs of codes.
+CODES = tuple(name for name in READERS if name not in WRITERS)
 
 #: Unit of each operator in `SystemData`.
 UNITS = {"H": "eV", "S": "1", "rho": "1", "H_pred": "eV"}
@@ -67,16 +71,18 @@ class SystemData:
     basis
         Shells of every species.
     is_spinful
-        Whether H has spin; S never has.
+        Whether H has spin; S never has. Of a collinear calculation H is spinful too, real,
+        with zero blocks between the spins.
     H, S, rho
-        Hamiltonian in eV, overlap, density matrix (spin-summed), or None. Each has its own
-        pairs, as the file has them: H may have pairs that S lacks.
+        Hamiltonian in eV, overlap, density matrix (spin-summed, or spinful where the file has
+        it so), or None. Each has its own pairs, as the file has them: H may have pairs that S
+        lacks.
     fermi_energy
         eV, or None if unknown.
     n_electrons
         Number of electrons in the cell, or None.
     info
-        Further facts of the file, kept as they are.
+        Further facts of the file, kept as they are. Readers of codes add those of `facts`.
     source_format
         Key of `READERS`, or "archive".
     H_pred
@@ -145,10 +151,61 @@ class Header(NamedTuple):
             raise BasisMismatchError(f"structure '{name}': {error}", structure=name) from None
 
 
+class Eigenvalues(NamedTuple):
+    """Eigenvalues that a code wrote beside its matrices.
+
+    Attributes
+    ----------
+    k
+        ``(n_k, 3)``, fractional.
+    energies
+        ``(n_channel, n_k, n_band)``, eV, the lowest ones: two channels of a collinear
+        calculation, up and down, else one.
+    """
+
+    k: NDArray[np.float64]
+    energies: NDArray[np.float64]
+
+
+def facts(
+    *,
+    code: str,
+    code_version: str | None = None,
+    functional: str | None = None,
+    spin: str | None = None,
+    is_converged: bool | None = None,
+) -> dict[str, Any]:
+    """Return what `SystemData.info` says of a calculation, without what is not known.
+
+    Parameters
+    ----------
+    code, code_version, functional
+        In the words of the code.
+    spin
+        "none", "collinear" (nothing couples up and down) or "spinor".
+    is_converged
+        Whether the density is self-consistent.
+    """
+    known = {
+        "code": code,
+        "code_version": code_version,
+        "functional": functional,
+        "spin": spin,
+        "is_converged": is_converged,
+    }
+    return {key: value for key, value in known.items() if value is not None}
+
+
 class Reader(Protocol):
     """Functions of the module of a format.
 
-    FILES holds the names, or patterns, of the files that make up a structure.
+    A format whose folders may hold eigenvalues of the code has also
+    ``read_eigenvalues(path, name) -> Eigenvalues | None``.
+
+    Attributes
+    ----------
+    FILES
+        Names of the files of a structure, as patterns of ``Path.glob`` below its folder.
     """
 
     FILES: dict[str, tuple[str, ...]]
@@ -166,10 +223,6 @@ class Reader(Protocol):
         name: str | None = None,
     ) -> SystemData:
         """Read a folder, with those of the operators that it has."""
-
-
-class Writer(Reader, Protocol):
-    """Functions of the module of a format that can be written."""
 
     def write(self, system: SystemData, path: str | Path) -> None:
         """Write a folder, under a temporary name until it is complete."""
@@ -189,18 +242,37 @@ def reader_of(format_name: str) -> Reader:
     return cast("Reader", importlib.import_module(READERS[format_name]))
 
 
-def writer_of(format_name: str) -> Writer:
-    """Return the module of a format that can be written.
+def read_only(format_name: str) -> Callable[[SystemData, str | Path], None]:
+    """Return the `Reader.write` of a format that is not written: it raises `ConfigError`."""
+
+    def write(system: SystemData, path: str | Path) -> None:
+        msg = (
+            f"{path}: format '{format_name}' can be read, not written (structure "
+            f"'{system.name}'). Formats to write: {', '.join(WRITERS)}."
+        )
+        raise ConfigError(msg, key="format")
+
+    return write
+
+
+def structure_files(folder: Path, format_name: str) -> list[Path]:
+    """Return the files of a structure that exist, in the order of `Reader.FILES`."""
+    patterns = (p for names in reader_of(format_name).FILES.values() for p in names)
+    found = (path for p in patterns for path in sorted(folder.glob(p)) if path.is_file())
+    return list(dict.fromkeys(found))
+
+
+def read_eigenvalues(path: str | Path, name: str | None = None) -> Eigenvalues | None:
+    """Read the eigenvalues that lie beside the matrices of a folder; None if there are none.
 
     Raises
     ------
-    ConfigError
-        There is no such format, or it can be read only.
+    FormatError
+        The folder is of no known format, or the file of eigenvalues is damaged.
     """
-    if format_name not in WRITERS:
-        msg = f"format '{format_name}' cannot be written. Choose of {', '.join(WRITERS)}."
-        raise ConfigError(msg, key="format")
-    return cast("Writer", reader_of(format_name))
+    reader = _detected(Path(path))
+    found: Eigenvalues | None = getattr(reader, "read_eigenvalues", lambda *_: None)(path, name)
+    return found
 
 
 def detect_format(folder: str | Path) -> str | None:
@@ -251,8 +323,8 @@ def read_structure_folder(
 def write_structure_folder(
     system: SystemData, path: str | Path, format_name: str = "deeph"
 ) -> None:
-    """Write a folder of a format of `WRITERS` (see `Writer.write`)."""
-    writer_of(format_name).write(system, path)
+    """Write a folder of any format (see `Reader.write`)."""
+    reader_of(format_name).write(system, path)
 
 
 def find_systems(root: str | Path) -> list[Path]:
@@ -315,8 +387,8 @@ def _detected(folder: Path) -> Reader:
         what = f"it holds {', '.join(found)}" if found else "it is empty or no folder"
         msg = (
             f"{folder}: this is no folder of a structure ({what}). Expected POSCAR, info.json "
-            f"and hamiltonian.h5 (DeepH), or lat.dat, element.dat and hamiltonians.h5 (DeepH "
-            f"legacy)."
+            f"and hamiltonian.h5 (DeepH), lat.dat, element.dat and hamiltonians.h5 (DeepH "
+            f"legacy), or the files of a calculation ({', '.join(CODES)})."
         )
         raise FormatError(msg, path=folder)
     return reader_of(name)

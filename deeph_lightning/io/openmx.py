@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase import Atoms
 
-from deeph_lightning.core.spin import spinful_operator
+from deeph_lightning.core.spinor import spinful_operator
 from deeph_lightning.core.basis import OrbitalBasis
 from deeph_lightning.core.checks import MAX_LENGTH
 from deeph_lightning.core.operator import Operator
 from deeph_lightning.errors import DataError, FormatError, PhysicsError
 from deeph_lightning.io.elements import label_species, single_file
 from deeph_lightning.io.files import in_file
-from deeph_lightning.io.formats import Header, SystemData, checked
+from deeph_lightning.io.formats import Header, SystemData, checked, facts, read_only
 from deeph_lightning.io.openmx_input import InputText, find_input
 from deeph_lightning.io.stream import BinaryStream
 from deeph_lightning.units import CODE_CONSTANTS
@@ -44,7 +44,12 @@ VERSION = 3
 INPUT_LINE = 256
 #: Spin code and number of real and imaginary arrays of H.
 N_ARRAY = {0: (1, 0), 1: (2, 0), 3: (4, 3)}
+#: What a spin code means, in the words of `formats.facts`.
+SPINS = {0: "none", 1: "collinear", 3: "spinor"}
 BOHR, HARTREE = CODE_CONSTANTS["openmx"].bohr, CODE_CONSTANTS["openmx"].hartree
+
+
+write = read_only("openmx")
 
 
 def detect(folder: Path) -> bool:
@@ -85,8 +90,8 @@ def read(
     stream = BinaryStream(file, name)
     layout = _read_layout(stream)
     starts = _array_starts(stream, layout)
-    facts = _read_end(stream)
-    text = find_input(facts.pop("input"), stream.rest_as_text(), folder, file)
+    end = _read_end(stream)
+    text = find_input(end.pop("input"), stream.rest_as_text(), folder, file)
     with in_file(file, name):
         atoms, basis = _structure(layout, text, name)
     system = SystemData(
@@ -94,9 +99,14 @@ def read(
         atoms=atoms,
         basis=basis,
         is_spinful=layout.spin > 0,
-        fermi_energy=facts["chemical_potential"] * HARTREE,
-        n_electrons=facts["electrons"],
-        info={"code": "OpenMX", **text.facts()},
+        fermi_energy=end["chemical_potential"] * HARTREE,
+        n_electrons=end["electrons"],
+        info=facts(
+            code="OpenMX",
+            code_version=text.version,
+            functional=text.functional,
+            spin=SPINS[layout.spin],
+        ),
         source_format="openmx",
     )
     with in_file(file, name):

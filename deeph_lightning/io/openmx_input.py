@@ -88,12 +88,17 @@ class InputText:
             )
         return [words[1] for words in lines]
 
-    def facts(self) -> dict[str, str]:
-        """Return version and functional."""
-        version = re.search(r"OpenMX Ver\. *(\S+)", self.output)
-        functional = re.search(r"^\s*scf\.XcType\s+(\S+)", self.text, re.MULTILINE | re.I)
-        facts = {"code_version": version[1] if version else "3.9"}
-        return facts | ({"functional": functional[1]} if functional else {})
+    @property
+    def version(self) -> str:
+        """Version, from the output; without one all that is known is 3.9."""
+        found = re.search(r"OpenMX Ver\. *(\S+)", self.output)
+        return found[1] if found else "3.9"
+
+    @property
+    def functional(self) -> str | None:
+        """Functional, or None."""
+        found = re.search(r"^\s*scf\.XcType\s+(\S+)", self.text, re.MULTILINE | re.IGNORECASE)
+        return found[1] if found else None
 
     def _block(self, key: str) -> list[str]:
         """Return the lines between <key and key>, without comments."""

@@ -15,13 +15,14 @@ from deeph_lightning.errors import DataError
 from deeph_lightning.io.archive import Archive, is_archive
 from deeph_lightning.io.files import in_file
 from deeph_lightning.io.formats import (
+    CODES,
     Header,
     SystemData,
     detect_format,
     find_systems,
     read_header,
     read_structure_folder,
-    reader_of,
+    structure_files,
 )
 from deeph_lightning.io.split import Split, read_split, unknown_name
 
@@ -132,8 +133,9 @@ class FolderSource:
         if common is None:
             msg = (
                 f"{self.root}: no structure was found in it. Expected folders with POSCAR, "
-                f"info.json and hamiltonian.h5 (DeepH), or with lat.dat, element.dat and "
-                f"hamiltonians.h5 (DeepH legacy), at any depth."
+                f"info.json and hamiltonian.h5 (DeepH), with lat.dat, element.dat and "
+                f"hamiltonians.h5 (DeepH legacy), or with the files of a calculation "
+                f"({', '.join(CODES)}), at any depth."
             )
             raise DataError(msg, path=self.root)
         self.header = common
@@ -157,10 +159,11 @@ class FolderSource:
         state = hashlib.sha256(json.dumps(self.split, sort_keys=True).encode())
         for name, folder in self._folders.items():
             state.update(name.encode() + b"\0")
-            matrices = reader_of(detect_format(folder) or "").FILES.values()
-            for pattern in (*SMALL_FILES, *(f for files in matrices for f in files)):
-                for path in filter(Path.is_file, sorted(folder.glob(pattern))):
-                    state.update(path.name.encode() + b"\0" + _file_digest(path))
+            small = (folder / file_name for file_name in SMALL_FILES)
+            own = structure_files(folder, detect_format(folder) or "")
+            for path in (*(p for p in small if p.is_file()), *own):
+                file_name = path.relative_to(folder).as_posix()
+                state.update(file_name.encode() + b"\0" + _file_digest(path))
         return state.hexdigest()
 
 

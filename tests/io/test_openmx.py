@@ -97,7 +97,9 @@ def test_all_arrays_are_found(rng, folder: Path, spin: int) -> None:
     assert np.abs(found.atoms.positions - system.atoms.positions).max() < FLOAT64
     assert found.fermi_energy == pytest.approx(system.fermi_energy, abs=FLOAT64)
     assert found.n_electrons == system.n_electrons
-    assert found.info == {"code": "OpenMX", "code_version": "3.9", "functional": "GGA-PBE"}
+    words = {0: "none", 1: "collinear", 3: "spinor"}
+    assert found.info == {"code": "OpenMX", "code_version": "3.9", "functional": "GGA-PBE",
+                          "spin": words[spin]}  # fmt: skip
     assert read_header(folder) == (found.basis, SPINS[spin])
 
 
