@@ -36,3 +36,8 @@ OPENMX_SPIN_ORBIT = 1e-5
 #: of core levels of one atom against a converter of the same files.
 TWO_CENTRE_AIMS = 1e-3
 AIMS_EIGENVALUE = 1e-8
+#: wannier90: energies (eV) on the k-points of the run, bands between them; six decimals of H.
+WANNIER_GRID = 5e-5
+WANNIER_BANDS = 5e-5
+#: DeePTB: two-centre form of float32 files.
+TWO_CENTRE_DEEPTB = 1e-6
