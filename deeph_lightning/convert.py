@@ -11,7 +11,7 @@ from deeph_lightning.config.paths import check_writable
 from deeph_lightning.config.targets import listed, nearest
 from deeph_lightning.config.validate import resolve
 from deeph_lightning.errors import ConfigError, DataError
-from deeph_lightning.io.formats import READERS
+from deeph_lightning.io.formats import WRITERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,12 +43,12 @@ def check_convert(config: Mapping[str, Any]) -> None:
             )
             raise ConfigError(msg, key=key)
     found = config["format"]
-    if found not in READERS:
-        guess = nearest(found, READERS)
+    if found not in WRITERS:
+        guess = nearest(found, WRITERS)
         msg = (
             f"format={found}: there is no such format.\n"
             + (f"  Did you mean format={guess[0]}? " if guess else "  ")
-            + f"Formats: {', '.join(READERS)}."
+            + f"Formats: {', '.join(WRITERS)}."
         )
         raise ConfigError(msg, key="format")
 

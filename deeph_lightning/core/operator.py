@@ -284,6 +284,13 @@ class Operator:
         for a, b, index in self.groups:
             yield a, b, index, self.blocks_of(a, b)[1]
 
+    def largest_elements(self) -> NDArray[np.float64]:
+        """Return the largest absolute element of every block, ``(n_pair,)``."""
+        largest = np.zeros(len(self.pairs))
+        for _, _, index, blocks in self.iterate_blocks():
+            largest[index] = np.abs(blocks).reshape(len(index), -1).max(axis=1)
+        return largest
+
     def padded_blocks(
         self, shells: Sequence[int] | None = None
     ) -> tuple[Values, NDArray[np.bool_]]:

@@ -78,17 +78,18 @@ def check_two_centre(S: Operator, structure: str | None = None) -> TwoCentre:
     name = structure or S.name
     if found.rotation > TOL_TWO_CENTRE:
         msg = (
-            f"structure '{name}', pair {S.complete().pairs.describe(found.pair)}: turned along z, "
-            f"the block of the overlap has elements up to {found.rotation:.2e} that must vanish, "
-            f"tolerance {TOL_TWO_CENTRE:.0e}. Check the order and signs of the orbitals, the sign of R, the order "
-            f"of the atoms, and that periodic images were not added up."
+            f"structure '{name}', pair {S.complete().pairs.describe(found.pair)}: turned along "
+            f"z, the block of the overlap has elements up to {found.rotation:.2e} that must "
+            f"vanish, tolerance {TOL_TWO_CENTRE:.0e}. Check the order and signs of the orbitals, "
+            f"the sign of R, the order of the atoms, and that no periodic images were added up."
         )
         raise ConventionError(msg, structure=name)
     if found.distance > TOL_TWO_CENTRE:
         msg = (
-            f"structure '{name}': overlaps of pairs with the same species and distance differ by "
-            f"{found.distance:.2e}, tolerance {TOL_TWO_CENTRE:.0e}. Check the order of the atoms and the sign of R; "
-            f"species of one element with different orbitals need labels of their own."
+            f"structure '{name}': overlaps of pairs with the same species and distance differ "
+            f"by {found.distance:.2e}, tolerance {TOL_TWO_CENTRE:.0e}. Check the order of the "
+            f"atoms and the sign of R; species of one element with different orbitals need "
+            f"labels of their own."
         )
         raise ConventionError(msg, structure=name)
     return found

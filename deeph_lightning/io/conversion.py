@@ -7,14 +7,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from deeph_lightning.core.checks import check_overlap_positive
+from deeph_lightning.core.two_centre import check_two_centre
 from deeph_lightning.errors import ConfigError, DataError, DeepHError
 from deeph_lightning.io.archive import Archive
 from deeph_lightning.io.files import in_file, new_file
 from deeph_lightning.io.formats import (
+    CODES,
     UNITS,
     SystemData,
     detect_format,
     read_structure_folder,
+    structure_files,
     write_structure_folder,
 )
 from deeph_lightning.io.source import find_archive, structure_folders
@@ -38,9 +41,10 @@ class Conversion:
         Folder to write: the structure itself if `source` is the folder of one, else a folder
         for each structure, by its name.
     format_name
-        A key of `formats.READERS`.
+        One of `formats.WRITERS`.
     check_overlap
-        Refuse structures whose S(k) is not positive definite.
+        Refuse structures whose S(k) is not positive definite or whose S has not the
+        two-centre form.
 
     Attributes
     ----------
@@ -53,8 +57,8 @@ class Conversion:
     failures
         Why a structure could not be converted, by its name.
     worst
-        Largest disagreement of Hermitian partners of each operator, and the smallest
-        eigenvalue of S(k) under "S(k)".
+        Largest disagreement of Hermitian partners of each operator, the smallest eigenvalue
+        of S(k) under "S(k)", and the largest deviation of S from the two-centre form.
 
     Raises
     ------
@@ -92,7 +96,7 @@ class Conversion:
         if not self.names:
             msg = (
                 f"{source}: no structure was found in it. Expected DeepH folders, new or "
-                f"legacy, at any depth, or an archive."
+                f"legacy, or calculations ({', '.join(CODES)}), at any depth, or an archive."
             )
             raise DataError(msg, path=source)
         is_single = self._origin.get(self.names[0]) == source and archive_path is None
@@ -133,7 +137,7 @@ class Conversion:
         return (
             f"{self.n_written} structures written, {self.n_skipped} were there already, "
             f"{len(self.failures)} failed: {self.output}"
-            + (f"; Hermitian to, smallest eigenvalue: {', '.join(checks)}" if checks else "")
+            + (f"; checks: {', '.join(checks)}" if checks else "")
         )
 
     def _check(self, system: SystemData) -> None:
@@ -143,7 +147,9 @@ class Conversion:
         if system.S is not None and self.check_overlap:
             with in_file(self._origin[system.name], system.name):
                 lowest = check_overlap_positive(system.S, system.name)
+                form = check_two_centre(system.S, system.name)
             self.worst["S(k)"] = min(self.worst.get("S(k)", lowest), lowest)
+            self.worst["two-centre"] = max(self.worst.get("two-centre", 0.0), form.rotation)
 
     def _is_done(self, name: str) -> bool:
         """Whether the folder is there, complete, and newer than its source."""
@@ -167,8 +173,11 @@ class Conversion:
 
 
 def _newest(path: Path, only: str = "*") -> float:
-    """Return when a file, or the newest file of a folder, was changed."""
-    files = [path] if path.is_file() else [p for p in path.glob(only) if p.is_file()]
+    """Return when a file, or the newest file of a structure's folder, was changed."""
+    files = [path]
+    if not path.is_file():
+        own = structure_files(path, name) if (name := detect_format(path)) else []
+        files = [p for p in {*path.glob("*"), *own} if p.is_file() and p.match(only)]
     return max((p.stat().st_mtime for p in files), default=0.0)
 
 

@@ -20,6 +20,7 @@ from deeph_lightning.core.basis import OrbitalBasis, species_labels
 from deeph_lightning.core.checks import check_basis
 from deeph_lightning.core.operator import Operator
 from deeph_lightning.errors import FormatError
+from deeph_lightning.io.code_output import Eigenvalues
 from deeph_lightning.io.files import (
     cell_to_write,
     h5_matches,
@@ -125,6 +126,27 @@ def write(system: SystemData, path: str | Path) -> None:
             _write_operator(partial / names[key], op.complete().scaled(UNITS[key]))
         write_poscar(partial / "POSCAR", system.atoms)
         write_json(partial / "info.json", info_of(system))
+
+
+def read_eigenvalues(path: str | Path, name: str | None = None) -> Eigenvalues | None:
+    """Read the bands of ``band.h5`` (see `formats.Reader`)."""
+    file_path = Path(path) / "band.h5"
+    if not file_path.is_file():
+        return None
+    structure = name or Path(path).resolve().name
+    with open_h5(file_path, structure) as file:
+        k, bands, shift = (
+            read_dataset(file, key, structure)
+            for key in ("kpoints_frac_list", "band_data", "fermi_energy_before_shift_eV")
+        )
+    if k.ndim != 2 or bands.ndim != 2 or k.shape != (bands.shape[1], 3) or shift.shape:
+        msg = (
+            f"{file_path}: structure '{structure}', 'kpoints_frac_list' has shape {k.shape} "
+            f"and 'band_data' {bands.shape}, expected (k-points, 3) and (bands, k-points). "
+            f"Write the file again."
+        )
+        raise FormatError(msg, path=file_path, structure=structure)
+    return Eigenvalues(k, (bands.T + shift)[None])
 
 
 def read_poscar(path: Path, structure: str) -> Atoms:

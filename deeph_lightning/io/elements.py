@@ -9,13 +9,10 @@ import numpy as np
 from deeph_lightning.core.basis import OrbitalBasis, species_labels
 from deeph_lightning.core.operator import Operator
 from deeph_lightning.core.pairs import PairTable
-from deeph_lightning.core.ragged import block_offsets
+from deeph_lightning.core.ragged import Values, block_offsets
 from deeph_lightning.errors import FormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from ase import Atoms
     from numpy.typing import NDArray
 
@@ -37,7 +34,7 @@ class Elements(NamedTuple):
     R: NDArray[np.int64]
     row: NDArray[np.int64]
     column: NDArray[np.int64]
-    values: NDArray[np.float64] | NDArray[np.complex128]
+    values: Values
 
 
 def operator_from_elements(
@@ -102,7 +99,7 @@ def _atom_and_place(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the atom of each orbital and its row in a block, spin included."""
     spin, spatial = np.divmod(orbital, first[-1])
-    atom = np.searchsorted(first, spatial, side="right") - 1
+    atom = np.searchsorted(first, spatial, side="right").astype(np.int64) - 1
     return atom, spatial - first[atom] + spin * counts[atom]
 
 
@@ -121,30 +118,6 @@ def _pairs_of(
     return pairs, pairs.locate(own)[of_element.ravel()]
 
 
-def label_species(
-    symbols: Sequence[str], code_labels: Sequence[str]
-) -> list[str]:
-    """Return the species label of each atom: its element, or the code's label.
-
-    Where a code distinguishes species of one element (other orbitals, another
-    pseudopotential, a sublattice), its labels are kept; else labels are elements.
-
-    Parameters
-    ----------
-    symbols
-        ``(A,)``, element of each atom.
-    code_labels
-        ``(A,)``, what the code calls its species.
-    """
-    kinds: dict[str, set[str]] = {}
-    for symbol, label in zip(symbols, code_labels, strict=True):
-        kinds.setdefault(symbol, set()).add(label)
-    return [
-        symbol if len(kinds[symbol]) == 1 else label
-        for symbol, label in zip(symbols, code_labels, strict=True)
-    ]
-
-
 def stack_spins(up: Elements, down: Elements, n_orb: int) -> Elements:
     """Join the two channels of a collinear calculation to one spinful operator.
 
@@ -161,21 +134,3 @@ def stack_spins(up: Elements, down: Elements, n_orb: int) -> Elements:
         np.concatenate((up.column, down.column + n_orb)),
         np.concatenate((up.values, down.values)),
     )
-
-
-def single_file(folder: Path, patterns: Sequence[str], structure: str) -> Path | None:
-    """Return the one file of a folder that matches, or None.
-
-    Raises
-    ------
-    FormatError
-        Several files match.
-    """
-    found = sorted({path for p in patterns for path in folder.glob(p) if path.is_file()})
-    if len(found) > 1:
-        msg = (
-            f"{folder}: structure '{structure}', found {', '.join(p.name for p in found[:4])}; "
-            f"expected one of them. Keep one calculation in a folder."
-        )
-        raise FormatError(msg, path=folder, structure=structure)
-    return found[0] if found else None

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from ase import Atoms
-    from numpy.typing import NDArray
 
     from deeph_lightning.core.basis import OrbitalBasis
     from deeph_lightning.core.operator import Operator
+    from deeph_lightning.io.code_output import Eigenvalues
 
 #: Module of each format, in the order in which they are tried.
 READERS = {
@@ -82,7 +82,8 @@ class SystemData:
     n_electrons
         Number of electrons in the cell, or None.
     info
-        Further facts of the file, kept as they are. Readers of codes add those of `facts`.
+        Further facts of the file, kept as they are. Readers of codes add those of
+        `code_output.facts`.
     source_format
         Key of `READERS`, or "archive".
     H_pred
@@ -149,51 +150,6 @@ class Header(NamedTuple):
             return Header(other.basis.union(self.basis), self.is_spinful)
         except BasisMismatchError as error:
             raise BasisMismatchError(f"structure '{name}': {error}", structure=name) from None
-
-
-class Eigenvalues(NamedTuple):
-    """Eigenvalues that a code wrote beside its matrices.
-
-    Attributes
-    ----------
-    k
-        ``(n_k, 3)``, fractional.
-    energies
-        ``(n_channel, n_k, n_band)``, eV, the lowest ones: two channels of a collinear
-        calculation, up and down, else one.
-    """
-
-    k: NDArray[np.float64]
-    energies: NDArray[np.float64]
-
-
-def facts(
-    *,
-    code: str,
-    code_version: str | None = None,
-    functional: str | None = None,
-    spin: str | None = None,
-    is_converged: bool | None = None,
-) -> dict[str, Any]:
-    """Return what `SystemData.info` says of a calculation, without what is not known.
-
-    Parameters
-    ----------
-    code, code_version, functional
-        In the words of the code.
-    spin
-        "none", "collinear" (nothing couples up and down) or "spinor".
-    is_converged
-        Whether the density is self-consistent.
-    """
-    known = {
-        "code": code,
-        "code_version": code_version,
-        "functional": functional,
-        "spin": spin,
-        "is_converged": is_converged,
-    }
-    return {key: value for key, value in known.items() if value is not None}
 
 
 class Reader(Protocol):

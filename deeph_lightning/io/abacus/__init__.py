@@ -25,20 +25,18 @@ from deeph_lightning.core.basis import OrbitalBasis, species_labels
 from deeph_lightning.errors import FormatError
 from deeph_lightning.io.abacus import log as logs
 from deeph_lightning.io.abacus.csr import CsrMatrix, is_csr, read_csr
+from deeph_lightning.io.code_output import Eigenvalues, facts, label_species
 from deeph_lightning.io.elements import (
     Elements,
-    label_species,
     operator_from_elements,
     stack_spins,
 )
 from deeph_lightning.io.files import in_file
 from deeph_lightning.io.formats import (
     UNITS,
-    Eigenvalues,
     Header,
     SystemData,
     checked,
-    facts,
     read_only,
 )
 from deeph_lightning.units import CODE_CONSTANTS
@@ -181,7 +179,7 @@ class _Run(NamedTuple):
         if len(found) > 1:
             msg = (
                 f"{self.out}: structure '{self.name}', found {found[0].name} and "
-                f"{found[1].name}, which are the same matrix by names of two versions. Keep one."
+                f"{found[1].name}, names of the same file in two versions. Keep one of them."
             )
             raise FormatError(msg, path=self.out, structure=self.name)
         return found[0] if found else None
@@ -216,8 +214,8 @@ class _Run(NamedTuple):
         if head.n_row != self.n_orb:
             self._fail(
                 path,
-                f"the matrix has {head.n_row} rows, but the shells of {self.log_path.name} give "
-                f"{self.n_orb} orbitals. Files of two calculations are mixed here",
+                f"the matrix has {head.n_row} rows, but {self.log_path.name} lists shells of "
+                f"{self.n_orb} orbitals: files of two calculations are mixed here",
             )
         if self.find(NAMES["H"][1]) is not None:
             return 2
@@ -322,8 +320,8 @@ def _find_log(out: Path, name: str) -> Path:
         if path is not None:
             return path
     msg = (
-        f"{out}: structure '{name}', the log is missing (expected {' or '.join(LOGS)}); it says "
-        f"what the atoms and orbitals are. Copy it here from the calculation."
+        f"{out}: structure '{name}', the log is missing (expected {' or '.join(LOGS)}); it "
+        f"says what the atoms and orbitals are. Copy it here from the calculation."
     )
     raise FormatError(msg, path=out, structure=name)
 

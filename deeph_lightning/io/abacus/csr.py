@@ -170,9 +170,9 @@ class _Reader:
         """Refuse matrices of moved atoms: the log has the first structure."""
         if int(number) > first:
             msg = (
-                f"{self.path}: structure '{self.structure}', the matrix is of ionic step {number}, "
-                f"expected {first}: the log states the structure of the first step only. "
-                f"Compute this structure with calculation scf."
+                f"{self.path}: structure '{self.structure}', the matrix is of ionic step "
+                f"{number}, expected {first}: the log states the structure of the first step "
+                f"only. Compute this structure with calculation scf."
             )
             raise FormatError(msg, path=self.path, structure=self.structure)
 

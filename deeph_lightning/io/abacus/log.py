@@ -74,8 +74,8 @@ def read_log(path: Path, structure: str) -> Log:
     except (ValueError, IndexError, KeyError) as error:
         reason = error.args[0] if error.args else error
         msg = (
-            f"{path}: structure '{structure}', {reason}. Expected the complete log of one ABACUS "
-            f"calculation in an LCAO basis: copy it again, or repeat the calculation."
+            f"{path}: structure '{structure}', {reason}. Expected the complete log of one "
+            f"ABACUS calculation in an LCAO basis: copy it again, or repeat the calculation."
         )
         raise FormatError(msg, path=path, structure=structure) from None
 
@@ -123,7 +123,9 @@ def _structure(
     tables = re.split(r"\n\s*(?=(?:DIRECT|CARTESIAN) COORDINATES)", text)[1:]
     tables = [table for table in tables if re.search(r"\n\s*atom\s+x\s+y\s+z", table[:200])]
     if len(tables) != 1:
-        raise ValueError(f"it holds {len(tables)} tables of coordinates, expected one structure")
+        raise ValueError(
+            f"it holds {len(tables)} tables of coordinates, expected one structure"
+        )
     unit = float(_value(text, r"lattice constant \(Bohr\)\s*=\s*(\S+)", "lattice constant"))
     exact = re.match(r"CARTESIAN COORDINATES \( UNIT =\s*(\S+) Bohr", tables[0])
     unit = (float(exact[1]) if exact else unit) * BOHR_ANGSTROM
@@ -194,8 +196,8 @@ def _agree(found: NDArray[np.float64], expected: NDArray[np.float64]) -> bool:
 
 def _other_structure(path: Path, what: str, structure: str) -> FormatError:
     msg = (
-        f"{path}: structure '{structure}', the {what} of this file and of the log differ. Files of "
-        f"two calculations are mixed here: keep each in a folder of its own."
+        f"{path}: structure '{structure}', the {what} of this file and of the log differ. Files "
+        f"of two calculations are mixed here: keep each in a folder of its own."
     )
     return FormatError(msg, path=path, structure=structure)
 
@@ -220,7 +222,9 @@ def read_eigenvalues(
     with open_text(path, structure) as file:
         text = file.read()
     try:
-        k, table = _new_table(text, log.cell / log.lattice_constant) if is_new else _old_table(text)
+        k, table = (
+            _new_table(text, log.cell / log.lattice_constant) if is_new else _old_table(text)
+        )
         return k, table[..., 0], table[..., 1]
     except (ValueError, IndexError) as error:
         msg = f"{path}: structure '{structure}', {error}. Remove or restore this file."

@@ -11,7 +11,9 @@ Orbitals: shells in the order of the file, m = -l..l, with the sign (-1)^m; R as
 `conventions`. Spin: nspin = 2 becomes a spinful H with zero blocks between the spins; the
 components h of nspin = 4 are ``uu = h0, dd = h1, ud = h2 - i h3, du = h2 + i h3``; those of
 nspin = 8 belong to the element with row and column exchanged, so that
-``uu = h0 - i h4, dd = h1 - i h5, ud = h6 - i h7, du = h2 + i h3``.
+``uu = h0 - i h4, dd = h1 - i h5, ud = h6 - i h7, du = h2 + i h3``. The density matrix is
+``rho_ij = sum_n f_n c_in conj(c_jn)``, and of nspin = 8 ``uu = d0 + i d4, dd = d1 + i d5,
+ud = d2 - i d3, du = d6 + i d7``.
 """
 
 from __future__ import annotations
@@ -24,21 +26,18 @@ from ase import Atoms
 
 from deeph_lightning.core.basis import OrbitalBasis, species_labels
 from deeph_lightning.errors import FormatError
+from deeph_lightning.io.code_output import Eigenvalues, facts, label_species, single_file
 from deeph_lightning.io.elements import (
     Elements,
-    label_species,
     operator_from_elements,
-    single_file,
     stack_spins,
 )
 from deeph_lightning.io.files import in_file
 from deeph_lightning.io.formats import (
     UNITS,
-    Eigenvalues,
     Header,
     SystemData,
     checked,
-    facts,
     read_only,
 )
 from deeph_lightning.io.siesta import text
@@ -156,7 +155,9 @@ class _Run(NamedTuple):
     def open(cls, folder: Path, name: str) -> _Run:
         """Read the matrices and what the structure needs."""
         patterns = FILES["matrices"]
-        path = single_file(folder, patterns[:1], name) or single_file(folder, patterns[1:2], name)
+        path = single_file(folder, patterns[:1], name) or single_file(
+            folder, patterns[1:2], name
+        )
         kind = None if path is None else _kind(path)
         if path is None or kind is None:
             msg = f"{folder}: structure '{name}', found no HSX or TSHS file of SIESTA in it."
@@ -166,7 +167,9 @@ class _Run(NamedTuple):
         log = text.read_log(logs)
         is_old = log.is_before_5 if log.version else kind == "hsx0"
         constants = CODE_CONSTANTS["siesta_4" if is_old else "siesta"]
-        run = cls(name, path, found, log, constants.rydberg, np.eye(3), Atoms(), OrbitalBasis({}))
+        run = cls(
+            name, path, found, log, constants.rydberg, np.eye(3), Atoms(), OrbitalBasis({})
+        )
         cell, positions, symbols, labels, shells = run._structure()
         atoms = Atoms(symbols, positions=positions * constants.bohr, pbc=True)
         atoms.set_cell(cell * constants.bohr)
@@ -176,6 +179,7 @@ class _Run(NamedTuple):
             atoms.arrays["species"] = np.array(species)
         basis = OrbitalBasis(dict(zip(species, shells, strict=True)))
         counts = basis.orbital_counts(species_labels(atoms))
+        assert found.last_orbital is not None
         if not np.array_equal(np.cumsum(counts), found.last_orbital):
             run.fail(path, "its orbitals are not those of the species of .ORB_INDX or .XV")
         if found.R is None:
@@ -225,7 +229,9 @@ class _Run(NamedTuple):
     def _symbol(self, label: str) -> str:
         symbol = text.symbol_of(label)
         if symbol is None:
-            self.fail(self.path, f"species '{label}' names no element, and there is no .XV file")
+            self.fail(
+                self.path, f"species '{label}' names no element, and there is no .XV file"
+            )
         return symbol
 
     def overlap(self) -> Operator:
@@ -273,7 +279,7 @@ class _Run(NamedTuple):
         path: Path,
     ) -> Operator:
         n, n_spin = self.atoms_orbitals, len(values)
-        parts = [Elements(R, row, column, part) for part in _spin_blocks(values)]
+        parts = [Elements(R, row, column, part) for part in _spin_blocks(key, values)]
         if n_spin == 1:
             elements = parts[0]
         elif n_spin == 2:
@@ -292,17 +298,21 @@ class _Run(NamedTuple):
             return op.from_convention(ORBITAL_ORDER)
 
 
-def _spin_blocks(h: NDArray[np.float64]) -> list[NDArray[np.float64] | NDArray[np.complex128]]:
-    """Return H; its channels; or uu, ud, du, dd: of 1, 2, or 4 and 8 components."""
+def _spin_blocks(
+    key: str, h: NDArray[np.float64]
+) -> list[NDArray[np.float64] | NDArray[np.complex128]]:
+    """Return the operator; its channels; or uu, ud, du, dd: of 1, 2, or 4 and 8 components."""
     if len(h) == 4:
         return [h[0] + 0j, h[2] - 1j * h[3], h[2] + 1j * h[3], h[1] + 0j]
+    if len(h) == 8 and key == "rho":
+        return [h[0] + 1j * h[4], h[2] - 1j * h[3], h[6] + 1j * h[7], h[1] + 1j * h[5]]
     if len(h) == 8:
         return [h[0] - 1j * h[4], h[6] - 1j * h[7], h[2] + 1j * h[3], h[1] - 1j * h[5]]
     return list(h)
 
 
 def _supercell(n_repeat: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the cells in the order of SIESTA: 0, 1, ..., -1 along each vector, first fastest."""
+    """Return the cells as SIESTA counts them: 0, 1, ..., -1 along each, the first fastest."""
     runs = [np.where(np.arange(n) <= n // 2, np.arange(n), np.arange(n) - n) for n in n_repeat]
     third, second, first = np.meshgrid(*runs[::-1], indexing="ij")
     return np.stack((first, second, third), axis=-1).reshape(-1, 3).astype(np.int64)

@@ -263,9 +263,7 @@ def _check_sizes(records: Records, n_atom: int, n_orb: int, n_spin: int, *rest: 
         raise records.damaged(f"it says {n_spin} components of spin, expected 1, 2, 4 or 8")
 
 
-def _pattern(
-    records: Records, n_orb: int, n_cell: int
-) -> tuple[IntArray, IntArray, IntArray]:
+def _pattern(records: Records, n_orb: int, n_cell: int) -> tuple[IntArray, IntArray, IntArray]:
     """Read the sparsity: row and column of each element, and the length of each row."""
     lengths = records.integers(n_orb)
     if np.any(lengths < 0):
@@ -295,7 +293,9 @@ def _shells(records: Records, orbitals: IntArray) -> tuple[int, ...]:
         l = int(orbitals[place, 1])
         run = orbitals[place : place + 2 * l + 1]
         if l < 0 or len(run) != 2 * l + 1 or np.any(run != run[0]):
-            raise records.damaged(f"orbital {place + 1} of a species begins no shell of l = {l}")
+            raise records.damaged(
+                f"orbital {place + 1} of a species begins no shell of l = {l}"
+            )
         shells.append(l)
         place += 2 * l + 1
     return tuple(shells)

@@ -47,8 +47,8 @@ class Records:
     def damaged(self, what: str) -> FormatError:
         """Return the error of this file."""
         msg = (
-            f"{self.path}: structure '{self.structure}', record {self.number}: {what}. The file "
-            f"is truncated, damaged or of another kind: make or copy it again."
+            f"{self.path}: structure '{self.structure}', record {self.number}: {what}. The "
+            f"file is truncated, damaged or of another kind: make or copy it again."
         )
         return FormatError(msg, path=self.path, structure=self.structure)
 

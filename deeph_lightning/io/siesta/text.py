@@ -63,7 +63,9 @@ def read_xv(path: Path, structure: str) -> XV:
         if np.any((numbers < 1) | (numbers >= len(chemical_symbols))):
             raise ValueError(f"atomic number {numbers.min()} is no element (a ghost atom?)")
     except (ValueError, IndexError) as error:
-        raise _damaged(path, structure, error, "cell, number and coordinates of atoms") from None
+        raise _damaged(
+            path, structure, error, "cell, number and coordinates of atoms"
+        ) from None
     symbols = [chemical_symbols[z] for z in numbers]
     return XV(cell, table[:, 0].astype(np.int64) - 1, symbols, table[:, 2:])
 
@@ -145,8 +147,12 @@ def read_log(paths: Sequence[Path]) -> LogFacts:
         version = re.search(r"(?im)^\s*(?:siesta )?version\s*:\s*(?:siesta-)?(\S+)", head)
         if version is None or "siesta" not in head.lower():
             continue
-        functional = re.search(r"xc_check: Exchange-correlation functional:\s*xc_check: (.+)", text)
-        convergence = re.findall(r"(SCF cycle converged)|(SCF_NOT_CONV|SCF did not converge)", text)
+        functional = re.search(
+            r"xc_check: Exchange-correlation functional:\s*xc_check: (.+)", text
+        )
+        convergence = re.findall(
+            r"(SCF cycle converged)|(SCF_NOT_CONV|SCF did not converge)", text
+        )
         return LogFacts(
             version[1],
             functional[1].strip() if functional else None,

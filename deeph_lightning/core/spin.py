@@ -1,0 +1,159 @@
+r"""Spin of operators: channels, time reversal, the spin-orbit constants of shells.
+
+Time reversal is ``T = i sigma_y K``: an operator without magnetism obeys
+``O = sigma_y O^* sigma_y``, that is ``uu = dd^*`` and ``ud = -du^*``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from deeph_lightning.core.basis import species_labels
+from deeph_lightning.core.ragged import put_blocks
+from deeph_lightning.core.rotation import wigner_d
+from deeph_lightning.errors import ShapeError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from deeph_lightning.core.operator import Operator
+
+#: Angle of the rotation that angular momenta are differentiated with, rad.
+_STEP = 1e-4
+
+
+def spin_channel(op: Operator, channel: int) -> Operator:
+    """Return the block of one spin direction, spinless: H of spin up of a collinear magnet.
+
+    Parameters
+    ----------
+    op
+        Spinful.
+    channel
+        0 for up, 1 for down.
+
+    Raises
+    ------
+    ShapeError
+        `op` has no spin, or `channel` is neither 0 nor 1.
+    """
+    _require_spin(op)
+    if channel not in (0, 1):
+        raise ShapeError(f"spin channel is {channel}, expected 0 (up) or 1 (down)")
+    values = np.empty(len(op.values) // 4, dtype=op.values.dtype)
+    for _, _, index, blocks in op.iterate_blocks():
+        put_blocks(values, op.offsets[index] // 4, _quarters(blocks)[channel][channel])
+    return type(op)(op.atoms, op.basis, op.pairs, values, op.unit, False, op.is_half)
+
+
+def spin_mixing(op: Operator) -> float:
+    """Return the largest element between spin up and spin down (0 of a collinear operator)."""
+    _require_spin(op)
+    worst = 0.0
+    for _, _, _, blocks in op.iterate_blocks():
+        (_, ud), (du, _) = _quarters(blocks)
+        worst = max(worst, *(float(np.abs(part).max(initial=0.0)) for part in (ud, du)))
+    return worst
+
+
+def time_reversal_residual(op: Operator) -> float:
+    """Return the largest element of ``O - sigma_y O^* sigma_y``: exchange, in the unit of O."""
+    _require_spin(op)
+    worst = 0.0
+    for _, _, _, blocks in op.iterate_blocks():
+        (uu, ud), (du, dd) = _quarters(blocks)
+        for difference in (uu - dd.conj(), ud + du.conj()):
+            worst = max(worst, float(np.abs(difference).max(initial=0.0)))
+    return worst
+
+
+class SpinOrbit(NamedTuple):
+    """Spin-orbit constant of a shell of an atom: its onsite block holds ``xi/2 L.sigma``.
+
+    Attributes
+    ----------
+    atom, shell, l
+        Which; the shell counted in its atom.
+    xi
+        Mean of the three Cartesian directions, in the unit of the operator.
+    anisotropy
+        Largest difference of a direction from the mean.
+    """
+
+    atom: int
+    shell: int
+    l: int
+    xi: float
+    anisotropy: float
+
+
+def spin_orbit_constants(H: Operator) -> list[SpinOrbit]:
+    """Project the onsite blocks of every shell with l > 0 on ``L.sigma / 2``.
+
+    Spin-orbit coupling is attractive to j = l - 1/2, so that the constants of valence shells
+    are positive; a negative one means that spins are exchanged, or rows and columns of one of
+    orbitals and spin. Diffuse shells may have small negative ones.
+
+    Raises
+    ------
+    ShapeError
+        `H` has no spin.
+    """
+    _require_spin(H)
+    labels = species_labels(H.atoms)
+    L = {l: angular_momentum(l) for label in H.basis.labels for l in H.basis.shells[label]}
+    found = []
+    for n in np.flatnonzero(H.pairs.is_onsite):
+        atom = int(H.pairs.i[n])
+        label = str(labels[atom])
+        (uu, ud), (du, dd) = _quarters(H.block(int(n)))
+        along = ((ud + du) / 2, 1j * (ud - du) / 2, (uu - dd) / 2)  # 1/2 Tr(sigma_k H)
+        slices = H.basis.shell_slices(label)
+        for shell, (l, where) in enumerate(zip(H.basis.shells[label], slices, strict=True)):
+            if l == 0:
+                continue
+            xi = np.array(
+                [
+                    2 * np.vdot(L_k, part[where, where]).real / np.vdot(L_k, L_k).real
+                    for L_k, part in zip(L[l], along, strict=True)
+                ]
+            )
+            mean = float(xi.mean())
+            found.append(SpinOrbit(atom, shell, l, mean, float(np.abs(xi - mean).max())))
+    return found
+
+
+def angular_momentum(l: int) -> NDArray[np.complex128]:
+    """Return L_x, L_y, L_z between the real harmonics of a degree, ``(3, 2l+1, 2l+1)``, hbar.
+
+    They generate the rotations of `rotation.wigner_d`: ``D = exp(-i angle L)``.
+    """
+    generators = np.zeros((3, 3, 3))
+    for k in range(3):
+        generators[k, (k + 2) % 3, (k + 1) % 3] = 1.0
+        generators[k, (k + 1) % 3, (k + 2) % 3] = -1.0
+    eye, square = np.eye(3), generators @ generators
+    plus, minus = (
+        eye + np.sin(angle) * generators + (1 - np.cos(angle)) * square
+        for angle in (_STEP, -_STEP)
+    )
+    derivative = (wigner_d(l, plus) - wigner_d(l, minus)) / (2 * _STEP)
+    return np.asarray(1j * derivative, dtype=np.complex128)
+
+
+def _quarters(blocks: NDArray[np.float64] | NDArray[np.complex128]) -> list[list[NDArray]]:  # type: ignore[type-arg]
+    """Cut ``(..., 2n, 2m)`` blocks into [[uu, ud], [du, dd]]."""
+    n, m = blocks.shape[-2] // 2, blocks.shape[-1] // 2
+    return [
+        [blocks[..., :n, :m], blocks[..., :n, m:]],
+        [blocks[..., n:, :m], blocks[..., n:, m:]],
+    ]
+
+
+def _require_spin(op: Operator) -> None:
+    if not op.is_spinful:
+        raise ShapeError(
+            f"structure '{op.name}': the operator has no spin, expected a spinful one"
+        )
