@@ -1,9 +1,9 @@
 """DeePTB and dftio folders: text files of the structure, one HDF5 dataset for each block.
 
-``hamiltonians.h5``, ``overlaps.h5``, ``density_matrices.h5`` (or the singular of these) hold
-group ``0``, the frame, with datasets ``i_j_R1_R2_R3``, atoms from 0, both pairs of every couple,
-m = -l..l, H in eV. ``basis.dat`` is ``{'Si': '2s2p1d'}``, numbers of shells. The LMDB form is a
-pickle and is refused.
+``hamiltonians.h5``, ``overlaps.h5``, ``density_matrices.h5`` (or their singular) hold group
+``0``, the frame, with datasets ``i_j_R1_R2_R3``, atoms from 0, both pairs of every couple,
+m = -l..l, H in eV. ``basis.dat`` is ``{'Si': '2s2p1d'}``, numbers of shells. The LMDB form is
+a pickle and is refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from deeph_lightning.core.checks import check_basis
 from deeph_lightning.core.conventions import SHELL_LETTERS
 from deeph_lightning.core.operator import Operator
 from deeph_lightning.errors import FormatError
-from deeph_lightning.io.elements import single_file
+from deeph_lightning.io.code_output import facts, single_file
 from deeph_lightning.io.files import (
     cell_to_write,
     h5_matches,
@@ -33,7 +33,7 @@ from deeph_lightning.io.files import (
     read_table,
     require,
 )
-from deeph_lightning.io.formats import UNITS, Header, SystemData, checked, facts, read_only
+from deeph_lightning.io.formats import UNITS, Header, SystemData, checked, read_only
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,7 +131,9 @@ def _read_atoms(folder: Path, name: str) -> tuple[Atoms, Path]:
     path = of(POSITIONS, "positions, Å")
     positions = read_table(path, name, "positions, Å")
     cell_path, pbc_path = folder / "cell.dat", folder / "pbc.dat"
-    pbc = read_table(pbc_path, name, "periodicity").ravel() if pbc_path.is_file() else np.ones(3)
+    pbc = (
+        read_table(pbc_path, name, "periodicity").ravel() if pbc_path.is_file() else np.ones(3)
+    )
     cell = np.zeros((3, 3))
     if cell_path.is_file():
         cell = read_table(cell_path, name, "lattice vectors as rows, Å")
@@ -174,8 +176,8 @@ def _read_basis(path: Path, name: str) -> OrbitalBasis:
         shells = {str(key): _degrees(value) for key, value in data.items()}
     except (ValueError, SyntaxError, AttributeError, TypeError, MemoryError, RecursionError):
         msg = (
-            f"{path}: structure '{name}', found {text[:60]!r}, expected shells of every element "
-            f"as {{'Si': '2s2p1d'}}. Correct the file."
+            f"{path}: structure '{name}', found {text[:60]!r}, expected shells of "
+            f"every element as {{'Si': '2s2p1d'}}. Correct the file."
         )
         raise FormatError(msg, path=path, structure=name) from None
     with in_file(path, name):
@@ -187,7 +189,9 @@ def _degrees(value: object) -> tuple[int, ...]:
     if isinstance(value, list):
         return tuple(SHELL_LETTERS.index(re.fullmatch(r"\d*([a-z])", w)[1]) for w in value)  # type: ignore[index]
     parts = _SHELLS.findall(str(value))
-    if "".join(n + letter for n, letter in parts) != value or any(int(n) > 50 for n, _ in parts):
+    if "".join(n + letter for n, letter in parts) != value or any(
+        int(n) > 50 for n, _ in parts
+    ):
         raise ValueError(value)
     return tuple(SHELL_LETTERS.index(letter) for n, letter in parts for _ in range(int(n)))
 
@@ -198,7 +202,7 @@ def _read_operator(path: Path, key: str, system: SystemData) -> Operator:
         if list(file) != ["0"] or not hasattr(file["0"], "keys"):
             msg = (
                 f"{path}: structure '{name}', found {', '.join(list(file)[:6]) or 'nothing'}, "
-                f"expected one frame, the group '0'. Write every frame into a folder of its own."
+                f"expected one frame, the group '0'. Write every frame into its own folder."
             )
             raise FormatError(msg, path=path, structure=name)
         keys = [f"0/{k}" for k in file["0"]]

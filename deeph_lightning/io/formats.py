@@ -51,8 +51,8 @@ READERS = {
 }
 #: Formats that can be written too.
 WRITERS = ("deeph", "deeph_legacy")
-#: Formats that are outputs of codes.
-CODES = tuple(name for name in READERS if name not in WRITERS)
+#: Formats that are outputs of codes; those that are only refused are not among them.
+CODES = tuple(name for name in READERS if name not in (*WRITERS, "hamgnn"))
 
 #: Unit of each operator in `SystemData`.
 UNITS = {"H": "eV", "S": "1", "rho": "1", "H_pred": "eV"}

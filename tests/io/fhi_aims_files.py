@@ -65,7 +65,9 @@ def wrapped(op: Operator) -> Operator:
 def write_periodic(folder: Path, system: SystemData, *, use_hdf5: bool = False) -> None:
     """Write H and S, which must have the same pairs."""
     folder.mkdir(exist_ok=True)
-    vectors = [f"lattice_vector {x!r} {y!r} {z!r}" for x, y, z in system.atoms.cell.array.tolist()]
+    vectors = [
+        f"lattice_vector {x!r} {y!r} {z!r}" for x, y, z in system.atoms.cell.array.tolist()
+    ]
     atoms = [
         f"atom {x!r} {y!r} {z!r} {symbol}"
         for (x, y, z), symbol in zip(

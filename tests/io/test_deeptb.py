@@ -67,14 +67,12 @@ def test_run_passes_the_gates(shared_dir: Path, tmp_path: Path) -> None:
     folder = tmp_path / "Si64"
     shutil.copytree(source, folder, copy_function=shutil.copyfile)
     for path in source.glob("*.xz"):
-        (folder / path.stem).write_bytes(lzma.open(path).read())
+        (folder / path.stem).write_bytes(lzma.decompress(path.read_bytes()))
     found = read_structure_folder(folder)
     assert len(found.atoms) == 64
     residual = two_centre_residual(found.S)
     assert residual.rotation < TWO_CENTRE_DEEPTB
-    diagonal = [
-        np.diag(found.S.block(n)) - 1 for n in np.flatnonzero(found.S.pairs.is_onsite)
-    ]
+    diagonal = [np.diag(found.S.block(n)) - 1 for n in np.flatnonzero(found.S.pairs.is_onsite)]
     assert np.abs(diagonal).max() < FLOAT64
     k = [0.11, -0.23, 0.31]
     shifts = np.eye(64, 3, dtype=int)
@@ -110,7 +108,7 @@ def doubled(folder: Path) -> None:
     [
         (lambda f: (f / "basis.dat").unlink(), FormatError, "basis.dat.*lacks this file"),
         (edit("basis.dat", "2s1p", "2x1p"), FormatError, "basis.dat.*expected shells"),
-        (edit("basis.dat", "{", "__import__('os').getcwd() or {"), FormatError, "expected shells"),
+        (edit("basis.dat", "{", "open('x') or {"), FormatError, "expected shells"),
         (edit("atomic_numbers.dat", "6", "600"), FormatError, "atomic number 600"),
         (two_frames, FormatError, "found 2 frames, expected one"),
         (lambda f: h5py.File(f / "overlaps.h5", "r+").create_group("1"), FormatError, "0, 1"),
@@ -142,7 +140,7 @@ def test_hamgnn_is_refused_and_not_loaded(tmp_path: Path) -> None:
     np.savez(folder / "graph_data.npz", graph=np.array({"a": Bomb()}, dtype=object))
     assert detect_format(folder) == "hamgnn"
     for read in (read_structure_folder, read_header):
-        with pytest.raises(FormatError, match="pickle: loading it would run code.*scfout"):
+        with pytest.raises(FormatError, match=r"pickle: loading it would run code.*scfout"):
             read(folder)
     np.savez(folder / "graph_data.npz", graph=np.arange(3))
     assert detect_format(folder) is None
@@ -154,5 +152,5 @@ def test_lmdb_is_refused(tmp_path: Path) -> None:
     (folder / "data.mdb").write_bytes(b"\0" * 16 + bytes.fromhex("dec0efbe") + b"\1" * 100)
     assert detect_format(folder) == "deeptb"
     for read in (read_structure_folder, read_header):
-        with pytest.raises(FormatError, match="LMDB file are pickles.*-f dat"):
+        with pytest.raises(FormatError, match=r"LMDB file are pickles.*-f dat"):
             read(folder)

@@ -15,21 +15,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
 
-from deeph_lightning.core.spinor import spinful_operator
 from deeph_lightning.core.basis import OrbitalBasis
 from deeph_lightning.core.checks import MAX_LENGTH
 from deeph_lightning.core.operator import Operator
+from deeph_lightning.core.spin import spinful_operator
 from deeph_lightning.errors import DataError, FormatError, PhysicsError
-from deeph_lightning.io.elements import label_species, single_file
+from deeph_lightning.io.code_output import Eigenvalues, facts, label_species, single_file
 from deeph_lightning.io.files import in_file
-from deeph_lightning.io.formats import Header, SystemData, checked, facts, read_only
-from deeph_lightning.io.openmx_input import InputText, find_input
-from deeph_lightning.io.stream import BinaryStream
+from deeph_lightning.io.formats import Header, SystemData, checked, read_only
+from deeph_lightning.io.openmx.stream import BinaryStream
+from deeph_lightning.io.openmx.text import RunText, find_text
 from deeph_lightning.units import CODE_CONSTANTS
 
 if TYPE_CHECKING:
@@ -81,30 +81,22 @@ def read(
     path: str | Path, operators: Sequence[str] = ("H", "S"), name: str | None = None
 ) -> SystemData:
     """Read and check a folder (see `formats.read_structure_folder`)."""
-    folder = Path(path)
-    name = name or folder.resolve().name
-    file = single_file(folder, ("*.scfout",), name)
-    if file is None:
-        msg = f"{folder}: structure '{name}', there is no .scfout file. Give another folder."
-        raise FormatError(msg, path=folder, structure=name)
-    stream = BinaryStream(file, name)
-    layout = _read_layout(stream)
-    starts = _array_starts(stream, layout)
-    end = _read_end(stream)
-    text = find_input(end.pop("input"), stream.rest_as_text(), folder, file)
+    run = _Run.open(Path(path), name)
+    stream, layout, starts, file = run.stream, run.layout, run.starts, run.stream.path
+    name = stream.structure
     with in_file(file, name):
-        atoms, basis = _structure(layout, text, name)
+        atoms, basis = _structure(layout, run.text, name)
     system = SystemData(
         name=name,
         atoms=atoms,
         basis=basis,
         is_spinful=layout.spin > 0,
-        fermi_energy=end["chemical_potential"] * HARTREE,
-        n_electrons=end["electrons"],
+        fermi_energy=run.chemical_potential * HARTREE,
+        n_electrons=run.n_electrons,
         info=facts(
             code="OpenMX",
-            code_version=text.version,
-            functional=text.functional,
+            code_version=run.text.version,
+            functional=run.text.functional,
             spin=SPINS[layout.spin],
         ),
         source_format="openmx",
@@ -120,6 +112,43 @@ def read(
             _check_trace(system.rho, S, system.n_electrons)
         _to_common_order(system)
     return checked(system, dict.fromkeys(("atoms", "H", "S", "rho"), file))
+
+
+def read_eigenvalues(path: str | Path, name: str | None = None) -> Eigenvalues | None:
+    """Read the energies that the text output lists; None if it does not, or of spinors."""
+    run = _Run.open(Path(path), name)
+    found = run.text.eigenvalues()
+    if found is None or run.layout.spin == 3:
+        return None
+    k, energies = found
+    return Eigenvalues(k, energies[: run.layout.spin + 1] * HARTREE)
+
+
+@dataclass
+class _Run:
+    """A folder whose file has been gone through, but for the matrices."""
+
+    stream: BinaryStream
+    layout: _Layout
+    starts: dict[str, list[int]]
+    chemical_potential: float
+    n_electrons: float
+    text: RunText
+
+    @classmethod
+    def open(cls, folder: Path, name: str | None) -> _Run:
+        name = name or folder.resolve().name
+        file = single_file(folder, FILES["H"], name)
+        if file is None:
+            msg = f"{folder}: structure '{name}', there is no .scfout file. Give another one."
+            raise FormatError(msg, path=folder, structure=name)
+        stream = BinaryStream(file, name)
+        layout = _read_layout(stream)
+        starts = _array_starts(stream, layout)
+        potential, electrons, copy = _read_end(stream)
+        with in_file(file, name):
+            text = find_text(copy, stream.rest_as_text(), folder, file)
+        return cls(stream, layout, starts, potential, electrons, text)
 
 
 @dataclass
@@ -170,7 +199,7 @@ def _read_layout(stream: BinaryStream) -> _Layout:
     n_pair = int(n_neighbour.sum())
     j = stream.integers(n_pair, "natn") - 1
     which = stream.integers(n_pair, "ncn")
-    if not (0 <= j.min() and j.max() < n_atom and 0 <= which.min() and which.max() < n_cell):
+    if not (j.min() >= 0 and j.max() < n_atom and which.min() >= 0 and which.max() < n_cell):
         raise stream.error("natn or ncn name an atom or cell that is not there. It is damaged")
     cell = stream.numbers(12, "tv").reshape(3, 4)[:, 1:]
     stream.skip(12, "rtv")
@@ -178,9 +207,7 @@ def _read_layout(stream: BinaryStream) -> _Layout:
     if not np.abs(cell_R @ cell - cells).max(initial=0.0) < 1e-6 * MAX_LENGTH:
         raise stream.error("cells atv and atv_ijk do not fit the lattice tv. It is damaged")
     i = np.repeat(np.arange(n_atom), n_neighbour)
-    return _Layout(
-        spin, order_max, counts, cell_R[which], i, j, cell * BOHR, positions * BOHR
-    )
+    return _Layout(spin, order_max, counts, cell_R[which], i, j, cell * BOHR, positions * BOHR)
 
 
 def _array_starts(stream: BinaryStream, layout: _Layout) -> dict[str, list[int]]:
@@ -203,8 +230,8 @@ def _array_starts(stream: BinaryStream, layout: _Layout) -> dict[str, list[int]]
     return starts
 
 
-def _read_end(stream: BinaryStream) -> dict[str, Any]:
-    """Read what follows the matrices."""
+def _read_end(stream: BinaryStream) -> tuple[float, float, str]:
+    """Read chemical potential (hartree), electrons and the copy of the input."""
     stream.integers(1, "Solver")
     numbers = stream.numbers(10, "ChemP")
     n_line = int(stream.integers(1, "number of input lines")[0])
@@ -214,14 +241,11 @@ def _read_end(stream: BinaryStream) -> dict[str, Any]:
         raise stream.error(f"Valence_Electrons is {numbers[8]}. The file is damaged")
     lines = stream.bytes(INPUT_LINE * n_line, "input").reshape(n_line, INPUT_LINE)
     texts = [bytes(line).split(b"\0")[0].decode("utf-8", "replace") for line in lines]
-    return {
-        "chemical_potential": float(numbers[0]),
-        "electrons": float(numbers[8]),
-        "input": "\n".join(text.rstrip("\n") for text in texts),
-    }
+    copy = "\n".join(text.rstrip("\n") for text in texts)
+    return float(numbers[0]), float(numbers[8]), copy
 
 
-def _structure(layout: _Layout, text: InputText, name: str) -> tuple[Atoms, OrbitalBasis]:
+def _structure(layout: _Layout, text: RunText, name: str) -> tuple[Atoms, OrbitalBasis]:
     species = text.species_of_atoms(len(layout.counts))
     definitions = text.definitions()
     shells: list[tuple[int, ...]] = []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from ase.data import atomic_numbers
 
+from deeph_lightning.core.ragged import Values
 from deeph_lightning.errors import FormatError
 from deeph_lightning.io.elements import Elements
 from deeph_lightning.io.files import open_text, require
@@ -134,7 +135,7 @@ def read_shifts(path: Path, hr: HrFile, name: str) -> Elements:
     FormatError
         The file is damaged, or of another calculation.
     """
-    values = hr.values / hr.degeneracy[:, None, None]
+    values: Values = hr.values / hr.degeneracy[:, None, None]
     if not np.any(values.imag):
         values = values.real
     index, m, n = (a.ravel() for a in np.indices(values.shape))
@@ -166,9 +167,7 @@ def read_shifts(path: Path, hr: HrFile, name: str) -> Elements:
     nth = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
     shift = numbers[(start + 3 * nth)[:, None] + np.arange(3)]
     of = key[owner]
-    return Elements(
-        hr.R[index[of]] + shift, m[of], n[of], values.ravel()[of] / count[owner]
-    )
+    return Elements(hr.R[index[of]] + shift, m[of], n[of], values.ravel()[of] / count[owner])
 
 
 def read_centres(
@@ -201,6 +200,26 @@ def read_centres(
             file, name, f"it has {len(words)} centres, _hr.dat has {n_function} functions"
         )
     return _table(words, 3, file, name) * unit
+
+
+def read_bands(
+    points: Path, energies: Path, name: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return k, ``(n_k, 3)``, and bands, ``(1, n_k, n_band)``, eV.
+
+    Raises
+    ------
+    FormatError
+        The two files do not fit together.
+    """
+    k = _table(
+        [line.split() for line in _lines(points, name)[1:] if line.split()], 4, points, name
+    )
+    rows = [line.split() for line in _lines(energies, name) if line.split()]
+    table = _table(rows, 2, energies, name)
+    if not len(k) or len(table) % len(k):
+        raise _damaged(energies, name, f"{len(table)} energies do not fit {len(k)} k-points")
+    return k[:, :3], table[:, 1].reshape(-1, len(k)).T[None]
 
 
 def version_of(wout: Path | None, name: str) -> str | None:

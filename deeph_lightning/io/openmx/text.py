@@ -5,20 +5,31 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 from ase.data import atomic_numbers
 
 from deeph_lightning.core.conventions import SHELL_LETTERS
 from deeph_lightning.errors import FormatError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
 SPECIES_BLOCK = "Definition.of.Atomic.Species"
 ATOMS_BLOCK = "Atoms.SpeciesAndCoordinates"
+#: k-points are printed to this, and lie off their grid by this.
+K_DIGITS = 2e-5
+K_SHIFT = np.array([1e-6, -1e-6, 2e-6])
+_BAND = re.compile(r"k1= *(\S+) *k2= *(\S+) *k3= *(\S+)\s*\n((?:[ \t]*\d+ +\S+ +\S+[ \t]*\n)+)")
 #: One kind of shells of a basis name: letter, number, and number after contraction.
 _SHELLS = re.compile(r"([a-z])(\d+)(?:>(\d+))?")
 
 
 @dataclass(frozen=True)
-class InputText:
+class RunText:
     """The input of a calculation, from wherever it was found.
 
     Attributes
@@ -100,6 +111,30 @@ class InputText:
         found = re.search(r"^\s*scf\.XcType\s+(\S+)", self.text, re.MULTILINE | re.IGNORECASE)
         return found[1] if found else None
 
+    def eigenvalues(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Return k, ``(n_k, 3)``, and energies of both spins, ``(2, n_k, n_band)``, hartree.
+
+        They are in the output of band calculations without or with collinear spin. k has five
+        digits there: it is set to the point of the grid (scf.Kgrid) that it is, and moved off
+        it as the code does.
+        """
+        runs = _BAND.findall(self.output)
+        grid = re.search(
+            r"^\s*scf\.Kgrid\s+(\d+)\s+(\d+)\s+(\d+)", self.text, re.M | re.IGNORECASE
+        )
+        sizes = {len(run[3].split()) for run in runs}
+        if not runs or len(sizes) != 1 or grid is None or min(sizes) % 3:
+            return None
+        try:
+            printed = np.array([run[:3] for run in runs], dtype=np.float64)
+            table = np.array([run[3].split() for run in runs], dtype=np.float64)
+        except ValueError as error:
+            raise self._error(f"the eigenvalues are no numbers ({error})") from None
+        size = 2 * np.maximum([int(n) for n in grid.groups()], 1)
+        points = np.rint(printed * size) / size
+        k = np.where(np.abs(points - printed) < K_DIGITS, points + K_SHIFT, printed)
+        return k, table.reshape(len(runs), -1, 3)[:, :, 1:].transpose(2, 0, 1)
+
     def _block(self, key: str) -> list[str]:
         """Return the lines between <key and key>, without comments."""
         body = _block_body(self.text, key)
@@ -116,7 +151,7 @@ class InputText:
         return FormatError(msg, path=self.path)
 
 
-def find_input(copy: str, appended: str, folder: Path, path: Path) -> InputText:
+def find_text(copy: str, appended: str, folder: Path, path: Path) -> RunText:
     """Find the input: the copy in the file, output appended to it, or output beside it.
 
     Raises
@@ -124,14 +159,13 @@ def find_input(copy: str, appended: str, folder: Path, path: Path) -> InputText:
     FormatError
         It is nowhere.
     """
-    candidates = [(path, appended)]
-    for file in sorted(folder.glob("*.out")):
-        if file.is_file():
-            candidates.append((file, file.read_text(encoding="utf-8", errors="replace")))
+    beside = [file for file in sorted(folder.glob("*.out")) if file.is_file()]
+    outputs = [file.read_text(encoding="utf-8", errors="replace") for file in beside]
+    candidates = [(path, appended), *zip(beside, outputs, strict=True)]
     output = next((text for _, text in candidates if "OpenMX Ver." in text), "")
     for file, text in [(path, copy), *candidates]:
         if _block_body(text, SPECIES_BLOCK) and _block_body(text, ATOMS_BLOCK):
-            return InputText(file, text, output)
+            return RunText(file, text, output)
     msg = (
         f"{path}: neither its copy of the input nor a text output says which orbitals the "
         f"species have (<{SPECIES_BLOCK}). Put the output of the same calculation beside it "
@@ -149,6 +183,6 @@ def _block_body(text: str, key: str) -> str | None:
     return found[1] if found else None
 
 
-def _degrees(parts: object) -> tuple[int, ...]:
+def _degrees(parts: Iterable[tuple[str, str]]) -> tuple[int, ...]:
     """Return the degree of every shell."""
-    return tuple(SHELL_LETTERS.index(a) for a, n in parts for _ in range(int(n)))  # type: ignore[attr-defined]
+    return tuple(SHELL_LETTERS.index(a) for a, n in parts for _ in range(int(n)))

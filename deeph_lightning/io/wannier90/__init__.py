@@ -21,16 +21,13 @@ from deeph_lightning.core.basis import OrbitalBasis
 from deeph_lightning.core.operator import Operator
 from deeph_lightning.core.pairs import PairTable
 from deeph_lightning.errors import FormatError
-from deeph_lightning.io.elements import (
-    Elements,
-    label_species,
-    operator_from_elements,
-    single_file,
-)
+from deeph_lightning.io.code_output import Eigenvalues, facts, label_species, single_file
+from deeph_lightning.io.elements import Elements, operator_from_elements
 from deeph_lightning.io.files import first_line, in_file
-from deeph_lightning.io.formats import Header, SystemData, checked, facts, read_only
-from deeph_lightning.io.wannier90_files import (
+from deeph_lightning.io.formats import Header, SystemData, checked, read_only
+from deeph_lightning.io.wannier90.files import (
     WinFile,
+    read_bands,
     read_centres,
     read_hr,
     read_shifts,
@@ -47,8 +44,9 @@ HR = ("*_hr.dat", "*_hr.dat.xz", "*_hr.dat.gz")
 FILES: dict[str, tuple[str, ...]] = {
     "H": HR,
     "text": ("*.win", "*_centres.xyz", "*_wsvec.dat", "*.wout", "*.wout.xz", "*.wout.gz"),
+    "bands": ("*_band.kpt", "*_band.dat"),
 }
-#: A function this close to an atom is on it; functions this close to each other share a site, Å.
+#: A function this close to an atom is on it; functions this close share a site, Å.
 ON_SITE = 0.35
 
 write = read_only("wannier90")
@@ -99,7 +97,8 @@ def read(
             ),
             "orthogonal_basis": True,
             "all_atoms": [
-                [symbol, *place] for symbol, place in zip(win.symbols, win.positions.tolist(), strict=True)
+                [symbol, *place]
+                for symbol, place in zip(win.symbols, win.positions.tolist(), strict=True)
             ],
         },
         source_format="wannier90",
@@ -119,6 +118,18 @@ def read(
     if "S" in operators:
         system.S = _identity(atoms, basis)
     return checked(system, {"atoms": win_path, "H": file, "S": file})
+
+
+def read_eigenvalues(path: str | Path, name: str | None = None) -> Eigenvalues | None:
+    """Read the bands that wannier90 interpolated (``bands_plot``), or None."""
+    folder = Path(path)
+    name = name or folder.resolve().name
+    file = single_file(folder, HR, name)
+    points = None if file is None else folder / f"{_seed(file)}_band.kpt"
+    energies = None if file is None else folder / f"{_seed(file)}_band.dat"
+    if points is None or energies is None or not (points.is_file() and energies.is_file()):
+        return None
+    return Eigenvalues(*read_bands(points, energies, name))
 
 
 def _seed(path: Path) -> str:

@@ -131,7 +131,7 @@ def read_basis(path: Path, atoms: Atoms, name: str) -> BasisTable:
         raise _damaged(path, name, "expected lines of six columns: fn. type at. n l m")
     l, m = (_whole([row[k] for row in rows], path, name) for k in (4, 5))
     starts = _shell_starts(l, m, path, name)
-    atom_of_shell = _atoms_of_shells([rows[n][2] for n in starts], l[starts], atoms, path, name)
+    atom_of_shell = _atoms_of_shells([rows[n][2] for n in starts], atoms, path, name)
     shells: list[list[int]] = [[] for _ in atoms]
     for atom, degree in zip(atom_of_shell.tolist(), l[starts].tolist(), strict=True):
         shells[atom].append(degree)
@@ -168,7 +168,7 @@ def _shell_starts(
 
 
 def _atoms_of_shells(
-    words: Sequence[str], l: NDArray[np.int64], atoms: Atoms, path: Path, name: str
+    words: Sequence[str], atoms: Atoms, path: Path, name: str
 ) -> NDArray[np.int64]:
     """Return the atom of every radial function; beyond 999 the code writes stars."""
     if not any("*" in word for word in words):

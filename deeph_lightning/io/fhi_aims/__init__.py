@@ -4,8 +4,8 @@ Periodic (``output_rs_matrices plain`` or ``hdf5``): ``rs_indices.out`` lists fo
 and row orbital which elements it has. An element of row i, column j and cell c is that of
 R = -c, and one triangle is stored. R counts from positions that the code has mapped into
 [-0.5, 0.5] of the cell: here it is changed to count from those of ``geometry.in``. Molecules
-(``output h_s_matrices``): ``hamiltonian.out`` and ``overlap-matrix.out`` with lines ``i j value``
-of one triangle.
+(``output h_s_matrices``): ``hamiltonian.out`` and ``overlap-matrix.out`` with lines
+``i j value`` of one triangle.
 
 ``basis-indices.out`` names the orbitals: each radial function is a run of 2l+1 lines. Energies
 are in hartree, all electrons. The matrices have no spin-orbit term, even where the bands do.
@@ -20,13 +20,9 @@ import numpy as np
 
 from deeph_lightning.core.operator import Operator
 from deeph_lightning.errors import DataError, FormatError
-from deeph_lightning.io.elements import (
-    Elements,
-    operator_from_elements,
-    single_file,
-    stack_spins,
-)
-from deeph_lightning.io.fhi_aims_files import (
+from deeph_lightning.io.code_output import facts, single_file
+from deeph_lightning.io.elements import Elements, operator_from_elements, stack_spins
+from deeph_lightning.io.fhi_aims.files import (
     SparseIndices,
     read_basis,
     read_geometry,
@@ -36,7 +32,7 @@ from deeph_lightning.io.fhi_aims_files import (
     read_values,
 )
 from deeph_lightning.io.files import first_line, in_file
-from deeph_lightning.io.formats import Header, SystemData, checked, facts, read_only
+from deeph_lightning.io.formats import Header, SystemData, checked, read_only
 from deeph_lightning.units import CODE_CONSTANTS
 
 if TYPE_CHECKING:
@@ -48,13 +44,13 @@ if TYPE_CHECKING:
 PACKED = ("", ".xz", ".gz")
 INDICES = "rs_indices.out"
 #: Files of H and S by spin: one of them, or one for each spin.
-PERIODIC = {
+PERIODIC: dict[str, tuple[str, ...]] = {
     "S": ("rs_overlap.out", "rs_overlap.h5"),
     "H": ("rs_hamiltonian.out", "rs_hamiltonian.h5"),
     "H_up": ("rs_hamiltonian_up.out", "rs_hamiltonian_up.h5"),
     "H_down": ("rs_hamiltonian_dn.out", "rs_hamiltonian_down.h5", "rs_hamiltonian_dn.h5"),
 }
-MOLECULE = {
+MOLECULE: dict[str, tuple[str, ...]] = {
     "S": ("overlap-matrix.out",),
     "H": ("hamiltonian.out",),
     "H_up": ("hamiltonian_up.out",),
@@ -82,7 +78,10 @@ def detect(folder: Path) -> bool:
     ):
         return True
     has_basis = any((folder / f"{BASIS}{end}").is_file() for end in PACKED)
-    names = (INDICES, *(name for kind in (PERIODIC, MOLECULE) for f in kind.values() for name in f))
+    names = (
+        INDICES,
+        *(name for kind in (PERIODIC, MOLECULE) for f in kind.values() for name in f),
+    )
     return has_basis and any(
         (folder / f"{name}{end}").is_file() for name in names for end in PACKED
     )
@@ -170,8 +169,8 @@ def _operator(
                 f"spins; these are of two calculations. Remove one."
             )
             raise DataError(msg, path=folder, structure=name)
-        parts = [_sorted_orbitals(elements(part), order) for part in (file, down)]
-        found = stack_spins(*parts, n_orb)
+        up_part, down_part = (_sorted_orbitals(elements(part), order) for part in (file, down))
+        found = stack_spins(up_part, down_part, n_orb)
     else:
         path = _find(folder, kinds[key], name)
         if path is None:
@@ -192,7 +191,7 @@ def _operator(
 
 
 def _sorted_orbitals(elements: Elements, place: NDArray[np.int64]) -> Elements:
-    """Number orbitals atom after atom; add the other triangle."""
+    """Return elements of both triangles, orbitals numbered atom after atom."""
     row, column = place[elements.row], place[elements.column]
     other = row != column
     return Elements(
