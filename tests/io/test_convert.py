@@ -17,6 +17,7 @@ from deeph_lightning.convert import KEYS, run
 from deeph_lightning.errors import ConfigError, DataError
 from deeph_lightning.io.archive import write_archive
 from deeph_lightning.io.formats import detect_format, read_structure_folder
+from deeph_lightning.io.gates import GATES
 from deeph_lightning.io.source import open_source
 from tests.io.systems import OPERATORS, STRUCTURES, assert_same_system, random_system
 
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
 
 
 def convert(
-    source: Path, output: Path, format_name: str = "deeph", **options: bool
+    source: Path | str, output: Path, format_name: str = "deeph", **options: object
 ) -> list[Path]:
     values = {"input": str(source), "output": str(output), "format": format_name}
-    default = {"check_overlap": False, "reraise": False}
+    default = {"skip_checks": list(GATES), "n_worker": None, "reraise": False}
     return run(OmegaConf.create(values | default | options))
 
 
@@ -117,8 +118,8 @@ def test_bad_structures_are_listed_and_others_converted(tree: Path, tmp_path: Pa
 def test_overlap_must_be_positive(rng, tmp_path: Path) -> None:
     system = random_system(rng)  # S of random numbers
     write_archive(tmp_path / "set.h5", [system])
-    with pytest.raises(DataError, match=r"OverlapNotPositiveError: .*set.h5.*'toy'"):
-        convert(tmp_path / "set.h5", tmp_path / "out", check_overlap=True)
+    with pytest.raises(DataError, match=r"PhysicsError: .*set.h5.*'toy'.*skip_checks=\[overlap\]"):
+        convert(tmp_path / "set.h5", tmp_path / "out", skip_checks=["two_centre", "electrons"])
     assert not (tmp_path / "out").exists()
     assert len(convert(tmp_path / "set.h5", tmp_path / "out")) == 1
 
@@ -153,15 +154,19 @@ def test_what_cannot_be_done_is_said_first(tree: Path, tmp_path: Path) -> None:
             convert(source, output)
     with pytest.raises(ConfigError, match=r"format=deph.*\n.*format=deeph\?"):
         convert(tree, tmp_path / "x", "deph")
-    with pytest.raises(ConfigError, match=r"check_overlap = 3: expected a value of type bool"):
-        convert(tree, tmp_path / "x", check_overlap=3)
+    with pytest.raises(ConfigError, match=r"skip_checks = 3: expected a value of type list"):
+        convert(tree, tmp_path / "x", skip_checks=3)
+    with pytest.raises(ConfigError, match=r"skip_checks=\[all\]: there is no such check"):
+        convert(tree, tmp_path / "x", skip_checks=["all"])
+    with pytest.raises(ConfigError, match="n_worker = 0: expected at least one"):
+        convert(tree, tmp_path / "x", n_worker=0)
     assert not (tmp_path / "x").exists()
 
 
 def test_command_line(tree: Path, tmp_path: Path) -> None:
     (tree / "b" / "0" / "POSCAR").unlink()
     command = [sys.executable, "-m", "deeph_lightning.convert", f"input={tree}",
-               f"output={tmp_path / 'out'}", "check_overlap=false"]  # fmt: skip
+               f"output={tmp_path / 'out'}", "skip_checks=[overlap,two_centre]"]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr

@@ -17,7 +17,7 @@ from deeph_lightning.io import fhi_aims
 from deeph_lightning.io.formats import detect_format, read_header, read_structure_folder
 from deeph_lightning.solve.dense import eigenvalues
 from tests.io.fhi_aims_files import write_periodic
-from tests.io.gates import assert_exact_gates, assert_round_trip
+from tests.io.exact_gates import assert_exact_gates, assert_round_trip
 from tests.io.systems import random_system
 from tests.tolerances import (
     AIMS_EIGENVALUE,

@@ -25,7 +25,7 @@ from deeph_lightning.io.formats import (
     read_structure_folder,
 )
 from deeph_lightning.solve.dense import eigenvalues
-from tests.io.gates import assert_exact_gates
+from tests.io.exact_gates import assert_exact_gates
 from tests.io.openmx_files import HARTREE, input_text, write_scfout
 from tests.io.systems import STRUCTURES, assert_same_structure, random_system
 from tests.tolerances import (

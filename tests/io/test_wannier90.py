@@ -17,7 +17,7 @@ from deeph_lightning.io.formats import (
     read_structure_folder,
 )
 from deeph_lightning.solve.dense import eigenvalues
-from tests.io.gates import assert_exact_gates, assert_round_trip
+from tests.io.exact_gates import assert_exact_gates, assert_round_trip
 from tests.tolerances import FLOAT64, WANNIER_BANDS, WANNIER_GRID
 
 if TYPE_CHECKING:
