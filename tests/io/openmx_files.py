@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deeph_lightning.core.basis import species_labels
+from deeph_lightning.core.spin import spinful_operator
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -164,3 +166,16 @@ def write_scfout(
     for line in lines:
         out.extend(line.encode()[:255].ljust(256, b"\0"))
     path.write_bytes(bytes(out) + appended.encode())
+
+
+def spinful(system: SystemData, spin: int) -> SystemData:
+    """Return a spinless system as one with spin 0, 1 or 3, both spins alike."""
+    if spin == 0:
+        return system
+    half = system.rho.replace(values=system.rho.values / 2)
+    return dataclasses.replace(
+        system,
+        H=spinful_operator(system.H, system.H),
+        rho=spinful_operator(half, half),
+        is_spinful=True,
+    )

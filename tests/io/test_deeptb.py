@@ -38,7 +38,11 @@ def write_run(folder: Path, system: SystemData, *, plural: bool = True) -> None:
     np.savetxt(folder / f"position{s}.dat", system.atoms.positions, fmt="%.17g")
     np.savetxt(folder / "cell.dat", system.atoms.cell.array, fmt="%.17g")
     np.savetxt(folder / "pbc.dat", np.ones(3))
-    (folder / "basis.dat").write_text(str({"C": "2s1p", "B": "1s1p1d"}))
+    words = {
+        label: "".join(f"{shells.count(l)}{'spd'[l]}" for l in sorted(set(shells)))
+        for label, shells in system.basis.shells.items()
+    }
+    (folder / "basis.dat").write_text(str(words))
     for name, op in (("hamiltonian", system.H), ("overlap", system.S)):
         with h5py.File(folder / f"{name}{s}.h5", "w") as file:
             group = file.create_group("0")
