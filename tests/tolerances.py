@@ -41,3 +41,12 @@ WANNIER_GRID = 5e-5
 WANNIER_BANDS = 5e-5
 #: DeePTB: two-centre form of float32 files.
 TWO_CENTRE_DEEPTB = 1e-6
+#: Eigenvalues (eV) against those that a code printed: ABACUS; SIESTA; SIESTA far above E_F,
+#: where its overlap is nearly singular (it prints those before the last mixing step).
+CODE_EIGENVALUE_ABACUS = 2e-4
+CODE_EIGENVALUE_SIESTA = 1e-4
+CODE_EIGENVALUE_SIESTA_TOP = 2e-4
+#: Against another converter of the same files: other constants of rydberg, digits of the log.
+OTHER_CONVERTER = 1e-6
+#: Elements of single precision files, relative.
+SINGLE_PRECISION = 1e-6

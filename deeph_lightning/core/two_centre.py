@@ -80,7 +80,7 @@ def check_two_centre(S: Operator, structure: str | None = None) -> TwoCentre:
         msg = (
             f"structure '{name}', pair {S.complete().pairs.describe(found.pair)}: turned along "
             f"z, the block of the overlap has elements up to {found.rotation:.2e} that must "
-            f"vanish, tolerance {TOL_TWO_CENTRE:.0e}. Check the order and signs of the orbitals, "
+            f"vanish, tolerance {TOL_TWO_CENTRE:.0e}. Check order and signs of the orbitals, "
             f"the sign of R, the order of the atoms, and that no periodic images were added up."
         )
         raise ConventionError(msg, structure=name)

@@ -98,7 +98,8 @@ def _atom_and_place(
     orbital: NDArray[np.int64], first: NDArray[np.int64], counts: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the atom of each orbital and its row in a block, spin included."""
-    spin, spatial = np.divmod(orbital, first[-1])
+    n_orb = int(first[-1])
+    spin, spatial = orbital // n_orb, orbital % n_orb
     atom = np.searchsorted(first, spatial, side="right").astype(np.int64) - 1
     return atom, spatial - first[atom] + spin * counts[atom]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from deeph_lightning.report.inspection import lacks_overlap
 from deeph_lightning.viz.decay import elements_by_distance
 from deeph_lightning.viz.style import DOUBLE_COLUMN_MM, new_figure
 
@@ -28,7 +29,7 @@ def decay_figure(system: SystemData) -> Figure:
     ):
         marked = None
         if key == "H" and system.S is not None:
-            marked = system.S.pairs.locate(op.pairs) < 0
+            marked = lacks_overlap(op, system.S)
         unit = " (eV)" if op.unit == "eV" else ""
         elements_by_distance(
             ax, op.pairs.distances(op.atoms), op.largest_elements(), f"largest |{key}|{unit}",

@@ -181,7 +181,7 @@ def _describe_H(found: Inspection, H: Operator, S: Operator | None) -> None:
     found.note("ranges of H", ", ".join(seen) + " Å")
     if S is None:
         return
-    only_H = S.pairs.locate(H.pairs) < 0
+    only_H = lacks_overlap(H, S)
     found.numbers["n_H_only"] = float(only_H.sum())
     found.numbers["largest_H_only_eV"] = float(largest[only_H].max(initial=0.0))
     text = "none"
@@ -192,6 +192,11 @@ def _describe_H(found: Inspection, H: Operator, S: Operator | None) -> None:
             f"{1e3 * found.numbers['largest_H_only_eV']:.3g} meV"
         )
     found.note("pairs S lacks", text)
+
+
+def lacks_overlap(H: Operator, S: Operator) -> NDArray[np.bool_]:
+    """Return which pairs of H have no block of S, or one of zeros, ``(n_pair,)``."""
+    return S.pairs.select(S.largest_elements() > 0).locate(H.pairs) < 0
 
 
 def _has_pairs_beyond(H: Operator, a: str, b: str, end: float) -> bool:

@@ -196,8 +196,8 @@ def _agree(found: NDArray[np.float64], expected: NDArray[np.float64]) -> bool:
 
 def _other_structure(path: Path, what: str, structure: str) -> FormatError:
     msg = (
-        f"{path}: structure '{structure}', the {what} of this file and of the log differ. Files "
-        f"of two calculations are mixed here: keep each in a folder of its own."
+        f"{path}: structure '{structure}', the {what} of this file and of the log differ. "
+        f"Files of two calculations are mixed here: keep each in a folder of its own."
     )
     return FormatError(msg, path=path, structure=structure)
 
@@ -275,6 +275,6 @@ def _element(label: str) -> str:
     """Return the element of a species label: "Fe", "Fe1" and "Fe_up" are iron."""
     match = re.match(r"[A-Z][a-z]?", label)
     for length in (2, 1):
-        if match is not None and match[0][:length] in atomic_numbers:
+        if match is not None and atomic_numbers.get(match[0][:length], 0) > 0:
             return match[0][:length]
     raise ValueError(f"species '{label}' does not begin with an element")

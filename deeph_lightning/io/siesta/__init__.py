@@ -329,7 +329,7 @@ def _kind(path: Path) -> str | None:
         return None
     if head[0] == 16:
         return "hsx0"
-    if head[0] == 4 and head[2] == 4 and head[3] == 4 and head[1] in (1, 2):
+    if head[0] == 4 and head[2] == 4 and head[3] == 4 and 0 < head[1] < 100:
         return "hsx"
     if head[0] == 4 and head[2] == 4 and head[3] == 20 and head[1] == 1:
         return "tshs"

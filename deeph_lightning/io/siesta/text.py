@@ -164,7 +164,7 @@ def read_log(paths: Sequence[Path]) -> LogFacts:
 def symbol_of(label: str) -> str | None:
     """Return the element that a species label begins with ("Fe", "Fe_up", "Fe.1"), or None."""
     match = re.match(r"[A-Z][a-z]?(?![a-z])", label)
-    return match[0] if match is not None and match[0] in atomic_numbers else None
+    return match[0] if match is not None and atomic_numbers.get(match[0], 0) > 0 else None
 
 
 def _rows(path: Path, structure: str) -> list[list[str]]:
