@@ -134,7 +134,9 @@ def judge(work: Path) -> tuple[str, str]:
 
 def make_seeds(folder: Path) -> list[tuple[str, Path]]:
     """Return calculations of every format."""
-    seeds = [(detect_format(path) or "", path) for path in find_systems(ROOT / "tests" / "data")]
+    seeds = [
+        (detect_format(path) or "", path) for path in find_systems(ROOT / "tests" / "data")
+    ]
     folder.mkdir()
     water = with_electrons(
         read_structure_folder(ROOT / "tests" / "data" / "structures" / "H2O_0")
@@ -145,7 +147,9 @@ def make_seeds(folder: Path) -> list[tuple[str, Path]]:
     for spin in (0, 1, 3):
         path = folder / f"openmx_{spin}"
         path.mkdir()
-        openmx_files.write_scfout(path / "water.scfout", openmx_files.spinful(water, spin), spin)
+        openmx_files.write_scfout(
+            path / "water.scfout", openmx_files.spinful(water, spin), spin
+        )
         seeds.append(("openmx", path))
     test_wannier90.write_run(folder / "wannier90")
     seeds.append(("wannier90", folder / "wannier90"))
@@ -238,7 +242,8 @@ def scaled(path: Path, rng: np.random.Generator) -> str:
         if rng.random() < 0.5:
             first, last = 0, len(lines)
         lines[first:last] = [
-            NUMBER.sub(lambda m: b"%.17g" % (float(m[0]) * factor), x) for x in lines[first:last]
+            NUMBER.sub(lambda m: b"%.17g" % (float(m[0]) * factor), x)
+            for x in lines[first:last]
         ]
         path.write_bytes(b"".join(lines))
         return f"lines {first} to {last} times {factor}"
@@ -263,8 +268,8 @@ def without_line(path: Path, rng: np.random.Generator) -> str:
 
 def with_garbage(path: Path, rng: np.random.Generator) -> str:
     """Put something odd where a word was."""
-    odd = [b"nan", b"inf", b"-1", b"0", b"99999999999999999999", b"1e400", b"\xff\xfe", b"x", b"[]",
-           b"null", b"-0.5", b"{", b"1 2", b""]  # fmt: skip
+    odd = [b"nan", b"inf", b"-1", b"0", b"99999999999999999999", b"1e400", b"\xff\xfe", b"x",
+           b"[]", b"null", b"-0.5", b"{", b"1 2", b""]  # fmt: skip
     content = path.read_bytes()
     words = list(re.finditer(rb"[^\s,\]\[{}:]+", content))
     if not words:

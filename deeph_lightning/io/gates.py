@@ -111,8 +111,7 @@ def _electrons(system: SystemData) -> dict[str, float]:
 def _count_states(
     H: Operator, S: Operator, k: tuple[float, float, float], level: float
 ) -> float:
-    overlap = S.bloch(k)
-    if H.is_spinful:
-        overlap = np.kron(np.eye(2), overlap)
+    n_spin = 2 if H.is_spinful else 1
+    overlap = np.kron(np.eye(n_spin), S.bloch(k))
     energies = linalg.eigh(H.bloch(k), overlap, eigvals_only=True)
     return float(np.sum(energies < level)) * (1.0 if H.is_spinful else 2.0)
