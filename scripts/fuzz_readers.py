@@ -4,10 +4,10 @@ python -m scripts.fuzz_readers              500 cases
 python -m scripts.fuzz_readers --n 10000    more
 python -m scripts.fuzz_readers --only openmx
 
-Every registered format is tried: folders below ``tests/data``, and files that the writers of the
-tests make. Each case must end in a clear error, or in a set that passes the gates when it is
-read back; anything else (an exception that is no `DeepHError`, a hang, a written set that fails
-the gates) is printed with its number and makes the exit status 1.
+Every registered format is tried: folders below ``tests/data``, and files that the writers of
+the tests make. Each case must end in a clear error, or in a set that passes the gates when it
+is read back; anything else (an exception that is no `DeepHError`, a hang, a written set that
+fails the gates) is printed with its number and makes the exit status 1.
 """
 
 from __future__ import annotations

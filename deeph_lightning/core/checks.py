@@ -54,8 +54,10 @@ def check_structure(atoms: Atoms, structure: str | None = None) -> None:
     if not (np.isfinite(atoms.positions).all() and np.isfinite(cell).all()):
         msg = f"structure '{name}': a position or lattice vector is NaN or infinite"
         raise PhysicsError(f"{msg}. Repair the structure file.", structure=name)
-    if np.asarray(atoms.pbc).any():
-        _check_lattice(atoms.cell.complete().array, name)
+    pbc = np.asarray(atoms.pbc)
+    if pbc.any():
+        completed = np.asarray(atoms.cell.complete().array)
+        _check_lattice(np.where(pbc[:, None], cell, completed), name)
     close = neighbour_pairs(atoms, MIN_DISTANCE)
     close = close.select(close.is_canonical)
     if len(close):

@@ -101,8 +101,8 @@ def _electrons(system: SystemData) -> dict[str, float]:
         msg = (
             f"structure '{system.name}': below the Fermi level of {system.fermi_energy:.3f} eV "
             f"there are states for {np.mean(counts):.1f} electrons, the structure has "
-            f"{n_electrons:g}. Check the unit of H, and that H, E_F and the number of electrons "
-            f"are of one calculation."
+            f"{n_electrons:g}. Check the unit of H, and that H, E_F and the number of "
+            f"electrons are of one calculation."
         )
         raise PhysicsError(msg, structure=system.name)
     return {"electrons": miscount}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deeph_lightning.errors import DataError
-from deeph_lightning.io.archive import Archive
+from deeph_lightning.io.archive import Archive, is_archive
 from deeph_lightning.io.formats import CODES, detect_format, structure_files
 from deeph_lightning.io.source import find_archive, structure_folders
 from deeph_lightning.io.split import Split, read_split
@@ -56,14 +56,21 @@ def find_inputs(text: str, output: Path) -> Inputs:
     if path.exists() or not glob.has_magic(text):
         return _one_input(path)
     target = output.resolve()
-    matches = [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]
-    roots = [p for p in matches if target not in (p.resolve(), *p.resolve().parents)]
+    base = _base(path)
+    matches = sorted(base.glob(path.relative_to(base).as_posix()))
+    roots = [
+        p
+        for p in matches
+        if target not in (p.resolve(), *p.resolve().parents)
+        and not any(part.startswith(".") for part in p.relative_to(base).parts)
+    ]
     if not roots:
         msg = f"input={text}: nothing matches this pattern. Correct it; quote it in the shell."
         raise DataError(msg, path=text)
-    base = _base(path)
     origins: dict[str, tuple[Path, str]] = {}
     for root in dict.fromkeys(_structure_root(p) for p in roots):
+        if root.is_file() and not is_archive(root):
+            continue  # such as a README beside the folders that are meant
         prefix = root.relative_to(base).as_posix()
         if root.is_file():
             prefix = prefix.removesuffix(root.suffix)

@@ -273,6 +273,16 @@ NEW: dict[str, tuple[Change, type[DeepHError], list[str]]] = {
         PhysicsError,
         ["POSCAR", "lattice planes 1e-07 Å apart"],
     ),
+    "a lattice vector is zero": (
+        edit_text("POSCAR", lambda lines: [*lines[:3], "0 0 0", *lines[4:]]),
+        PhysicsError,
+        ["POSCAR", "span no volume"],
+    ),
+    "POSCAR without elements": (
+        edit_text("POSCAR", lambda lines: [*lines[:5], *lines[6:]]),
+        FormatError,
+        ["POSCAR", "no POSCAR"],
+    ),
     "lattice is endless": (
         edit_text("POSCAR", lambda lines: [*lines[:4], "0 0 1e99", *lines[5:]]),
         PhysicsError,

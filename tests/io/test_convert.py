@@ -175,7 +175,7 @@ def test_a_bug_stops_no_other_structure(tree: Path, tmp_path: Path, monkeypatch)
 
 @pytest.mark.parametrize(
     ("factor", "name", "gate"),
-    [(27.2, "hamiltonian.h5", "electrons"), (0.5, "overlap.h5", "overlap")],
+    [(1 / 27.2, "hamiltonian.h5", "electrons"), (0.5, "overlap.h5", "overlap")],
 )
 def test_units_that_lie(
     tree: Path, tmp_path: Path, factor: float, name: str, gate: str
