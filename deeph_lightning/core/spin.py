@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from scipy import linalg
+from scipy.spatial.transform import Rotation
 
 from deeph_lightning.core.basis import species_labels
 from deeph_lightning.core.operator import Operator
@@ -19,8 +21,8 @@ from deeph_lightning.errors import HermiticityError, ShapeError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Angle of the rotation that angular momenta are differentiated with, rad.
-_STEP = 1e-4
+#: Angle of the rotations whose logarithms are the angular momenta, rad.
+_ANGLE = 0.1
 
 
 def spin_channel(op: Operator, channel: int) -> Operator:
@@ -184,17 +186,9 @@ def angular_momentum(l: int) -> NDArray[np.complex128]:
 
     They generate the rotations of `rotation.wigner_d`: ``D = exp(-i angle L)``.
     """
-    generators = np.zeros((3, 3, 3))
-    for k in range(3):
-        generators[k, (k + 2) % 3, (k + 1) % 3] = 1.0
-        generators[k, (k + 1) % 3, (k + 2) % 3] = -1.0
-    eye, square = np.eye(3), generators @ generators
-    plus, minus = (
-        eye + np.sin(angle) * generators + (1 - np.cos(angle)) * square
-        for angle in (_STEP, -_STEP)
-    )
-    derivative = (wigner_d(l, plus) - wigner_d(l, minus)) / (2 * _STEP)
-    return np.asarray(1j * derivative, dtype=np.complex128)
+    turns = Rotation.from_rotvec(_ANGLE * np.eye(3)).as_matrix()
+    logarithms = np.stack([linalg.logm(D) for D in wigner_d(l, turns)])
+    return np.asarray(1j * logarithms.real / _ANGLE, dtype=np.complex128)
 
 
 def _quarters(blocks: NDArray[np.float64] | NDArray[np.complex128]) -> list[list[NDArray]]:  # type: ignore[type-arg]

@@ -22,6 +22,7 @@ from deeph_lightning.core.two_centre import (
     TOL_TWO_CENTRE,
     two_centre_residual,
 )
+from deeph_lightning.errors import OverlapNotPositiveError
 from deeph_lightning.solve.dense import eigenvalues, fermi_level, kgrid
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ ODD_FERMI_eV = 0.2
 EDGE = 0.5
 #: Elements below this count as empty.
 EMPTY_eV = 1e-6
-#: Spin-orbit constants below this fraction of the largest are not judged.
-MINOR_XI = 0.2
+#: Largest difference of the spin-orbit constant between x, y and z, relative.
+MAX_ANISOTROPY = 0.3
 #: Length along a lattice vector that one k-point serves, Å, and width of its occupations, eV.
 K_LENGTH = 25.0
 SMEARING_eV = 0.02
@@ -132,9 +133,12 @@ def inspect_system(
     elif system.H.n_orb > max_orbitals:
         found.note("eigenvalues", f"not computed: {system.H.n_orb} orbitals (max_orbitals)")
     else:
-        if reference is not None:
-            _compare_eigenvalues(found, system, reference, max_k)
-        _check_fermi_level(found, system)
+        try:
+            if reference is not None:
+                _compare_eigenvalues(found, system, reference, max_k)
+            _check_fermi_level(found, system)
+        except OverlapNotPositiveError:
+            found.note("eigenvalues", "none: S(k) is not positive definite")
     if system.info.get("is_converged") is False:
         found.odd.append("the self-consistent cycle of the code did not converge")
     return found
@@ -255,14 +259,14 @@ def _check_spin(found: Inspection, H: Operator) -> None:
         symbol = H.atoms[largest.atom].symbol
         text += (
             f"; spin-orbit constant of {symbol} {'spdfgh'[largest.l]} {largest.xi:.3f} eV, "
-            f"isotropic to {largest.anisotropy:.1e}"
+            f"equal in x, y, z to {largest.anisotropy:.1e}"
         )
         found.numbers["spin_orbit_eV"] = largest.xi
-        judged = [item for item in constants if abs(item.xi) > MINOR_XI * abs(largest.xi)]
-        if abs(largest.xi) > ODD_EIGENVALUE_eV and any(item.xi < 0 for item in judged):
+        is_wrong = largest.xi < 0 or largest.anisotropy > MAX_ANISOTROPY * largest.xi
+        if is_wrong and abs(largest.xi) > ODD_EIGENVALUE_eV:
             found.odd.append(
-                "a spin-orbit constant is negative: spins, or rows and columns of one of spin "
-                "and orbitals, are exchanged"
+                "the spin-orbit constant is negative or differs between x, y and z: spins, or "
+                "rows and columns of one of spin and orbitals, are exchanged"
             )
     found.note("spin", text)
 

@@ -25,6 +25,7 @@ from deeph_lightning.core.basis import OrbitalBasis, species_labels
 from deeph_lightning.errors import FormatError
 from deeph_lightning.io.abacus import log as logs
 from deeph_lightning.io.abacus.csr import CsrMatrix, is_csr, read_csr
+from deeph_lightning.io.abacus.stru import refine
 from deeph_lightning.io.code_output import Eigenvalues, facts, label_species
 from deeph_lightning.io.elements import (
     Elements,
@@ -162,7 +163,7 @@ class _Run(NamedTuple):
         log = logs.read_log(log_path, name)
         for place in (out.parent, out):
             if (place / "STRU").is_file():
-                log = logs.read_stru(place / "STRU", log, name)
+                log = refine(log, place / "STRU", name)
                 break
         atoms = Atoms(log.symbols, positions=log.positions, cell=log.cell, pbc=True)
         atoms.info["name"] = name

@@ -1,4 +1,4 @@
-"""What the log, STRU and eigenvalue files of ABACUS say of a calculation."""
+"""What the log and the eigenvalue files of ABACUS say of a calculation."""
 
 from __future__ import annotations
 
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-#: Largest relative difference of lattice and positions of log and STRU, which is the rounding
-#: of the log.
-TOL_STRU = 2e-5
 
 
 @dataclass(frozen=True)
@@ -84,8 +80,12 @@ def _parse_log(text: str) -> Log:
     counts, shells, labels = [], {}, []
     for part in re.split(r"\n\s*READING ATOM TYPE\s+\d+", text)[1:]:
         label = _value(part, r"atom label\s*=\s*(\S+)", "species label")
-        degrees = re.findall(r"L=(\d+), number of zeta\s*=\s*(\d+)", part, re.IGNORECASE)
-        counts.append(int(_value(part, r"number of atoms? for this type\s*=\s*(\d+)", "count")))
+        degrees = re.findall(
+            r"L=(\d{1,2}), number of zeta\s*=\s*(\d{1,3})\b", part, re.IGNORECASE
+        )
+        counts.append(
+            int(_value(part, r"number of atoms? for this type\s*=\s*(\d{1,7})\b", "count"))
+        )
         if not degrees:
             raise ValueError(f"the species '{label}' has no line 'L=0, number of zeta = ...'")
         shells[label] = tuple(int(l) for l, n in degrees for _ in range(int(n)))
@@ -137,69 +137,6 @@ def _structure(
         raise ValueError("the table of coordinates or of lattice vectors is incomplete")
     is_direct = tables[0].startswith("DIRECT")
     return cell, coordinates @ cell if is_direct else coordinates * unit, unit
-
-
-def read_stru(path: Path, log: Log, structure: str) -> Log:
-    """Take lattice and positions from ``STRU``, which has more digits than the log.
-
-    Parameters
-    ----------
-    path
-        File; what it leaves open (a lattice by its name) stays as the log has it.
-    log
-        The log of the calculation.
-
-    Raises
-    ------
-    FormatError
-        The file is of another structure.
-    """
-    with open_text(path, structure) as file:
-        lines = [re.split(r"#|//", line)[0].split() for line in file]
-    sections: dict[str, list[list[str]]] = {}
-    current: list[list[str]] = []
-    for words in filter(None, lines):
-        if re.fullmatch(r"(ATOMIC|NUMERICAL|LATTICE|ABFS\w*)_[A-Z]+", words[0]):
-            current = sections.setdefault(words[0], [])
-        else:
-            current.append(words)
-    try:
-        unit = float(sections["LATTICE_CONSTANT"][0][0]) * BOHR_ANGSTROM
-        vectors = np.array(sections["LATTICE_VECTORS"][:3], dtype=np.float64)[:, :3] * unit
-        kind, *rows = sections["ATOMIC_POSITIONS"]
-    except (KeyError, ValueError, IndexError):
-        return log
-    if not _agree(vectors, log.cell):
-        raise _other_structure(path, "lattice", structure)
-    factor = {"Direct": vectors, "Cartesian": np.eye(3) * unit}.get(kind[0])
-    factor = np.eye(3) if kind[0] == "Cartesian_angstrom" else factor
-    if factor is None:
-        return Log(**{**vars(log), "cell": vectors})
-    points: list[list[str]] = []
-    while rows and len(rows) >= 3:
-        n_atom = int(rows[2][0])
-        points += [row[:3] for row in rows[3 : 3 + n_atom]]
-        rows = rows[3 + n_atom :]
-    positions = np.array(points, dtype=np.float64) @ factor
-    shift = positions - log.positions if positions.shape == log.positions.shape else np.inf
-    # ABACUS may have moved atoms into the cell
-    whole = np.rint(shift @ np.linalg.inv(vectors)) if np.all(np.isfinite(shift)) else np.inf
-    if not np.all(np.isfinite(whole)) or not _agree(positions - whole @ vectors, log.positions):
-        raise _other_structure(path, "positions", structure)
-    return Log(**{**vars(log), "cell": vectors, "positions": positions - whole @ vectors})
-
-
-def _agree(found: NDArray[np.float64], expected: NDArray[np.float64]) -> bool:
-    scale = max(float(np.abs(expected).max(initial=0.0)), 1.0)
-    return bool(np.abs(found - expected).max(initial=0.0) <= TOL_STRU * scale)
-
-
-def _other_structure(path: Path, what: str, structure: str) -> FormatError:
-    msg = (
-        f"{path}: structure '{structure}', the {what} of this file and of the log differ. "
-        f"Files of two calculations are mixed here: keep each in a folder of its own."
-    )
-    return FormatError(msg, path=path, structure=structure)
 
 
 def read_eigenvalues(

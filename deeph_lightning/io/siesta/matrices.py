@@ -27,6 +27,8 @@ IntArray = NDArray[np.int64]
 NO_FERMI_LEVEL = 1e30
 #: Largest distance of a cell of HSX version 0 from a lattice vector, in units of the lattice.
 TOL_CELL = 1e-3
+#: Cells farther away than this are a mistake.
+MAX_CELL = 1e4
 
 
 @dataclass
@@ -248,7 +250,9 @@ def set_cells(found: SiestaMatrices, structure_of_row: FloatArray, cell: FloatAr
         found.R = np.zeros((len(found.row), 3), dtype=np.int64)
         return True
     between = structure_of_row[found.column] - structure_of_row[found.row]
-    shift = (found.vectors - between) @ np.linalg.inv(cell)
+    shift = (found.vectors - between) @ np.linalg.pinv(cell)
+    if not np.abs(shift).max(initial=0.0) < MAX_CELL:
+        return False
     found.R = np.rint(shift).astype(np.int64)
     return bool(np.abs(shift - found.R).max(initial=0.0) < TOL_CELL)
 
