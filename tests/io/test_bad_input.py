@@ -221,6 +221,11 @@ NEW: dict[str, tuple[Change, type[DeepHError], list[str]]] = {
         FormatError,
         ["info.json", "'elements_orbital_map'"],
     ),
+    "degree is absurd": (
+        edit_info(elements_orbital_map={"O": [0, 10**20], "H": [0]}),
+        DataError,
+        ["info.json", "species 'O'", "0 <= l <= 20"],
+    ),
     "map is missing": (
         edit_info(elements_orbital_map=None),
         FormatError,
