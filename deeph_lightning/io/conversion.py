@@ -178,6 +178,12 @@ def convert_structure(shared: tuple[str, tuple[str, ...]], task: Task) -> Outcom
         if _is_done(task, format_name):
             return Outcome()
         system = _read(task)
+        if not any(True for _ in system.operators()):
+            msg = (
+                f"{task.origin}: structure '{task.name}' has no matrices, neither H nor S nor a "
+                f"density matrix. Restore them, or leave the structure out."
+            )
+            raise DataError(msg, path=task.origin, structure=task.name)
         with in_file(task.origin, task.name):
             checks = check_gates(system, skip_checks)
         write_structure_folder(system, task.folder, format_name)

@@ -159,6 +159,14 @@ def test_processes_give_the_same(tree: Path, tmp_path: Path) -> None:
             assert path.read_bytes() == other.read_bytes()
 
 
+def test_structures_without_matrices_are_listed(tree: Path, tmp_path: Path) -> None:
+    for path in (tree / "a").glob("*.h5"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"a: DataError: .*'a' has no matrices"):
+        convert(tree, tmp_path / "out")
+    assert not (tmp_path / "out" / "a").exists()
+
+
 def test_a_bug_stops_no_other_structure(tree: Path, tmp_path: Path, monkeypatch) -> None:
     right = conversion.check_gates
 
