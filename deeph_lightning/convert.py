@@ -12,6 +12,7 @@ from deeph_lightning.config.targets import listed, nearest
 from deeph_lightning.config.validate import resolve
 from deeph_lightning.errors import ConfigError, DataError
 from deeph_lightning.io.formats import WRITERS
+from deeph_lightning.io.gates import GATES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +22,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: Keys of ``conf/convert.yaml`` and the types of their values.
-KEYS = {"input": str, "output": str, "format": str, "check_overlap": bool, "reraise": bool}
+KEYS: dict[str, tuple[type, ...]] = {
+    "input": (str,),
+    "output": (str,),
+    "format": (str,),
+    "skip_checks": (list,),
+    "n_worker": (int, type(None)),
+    "reraise": (bool,),
+}
 
 
 def check_convert(config: Mapping[str, Any]) -> None:
@@ -30,18 +38,32 @@ def check_convert(config: Mapping[str, Any]) -> None:
     Raises
     ------
     ConfigError
-        A key is unknown or its value of the wrong type, or there is no such format.
+        A key is unknown or its value of the wrong type, or there is no such format or check.
     """
     for key, value in config.items():
         if key not in KEYS:
             msg = f"{key} is not a key of this configuration. Known: {', '.join(KEYS)}."
             raise ConfigError(msg, key=key)
-        if not isinstance(value, KEYS[key]):
+        is_flag = isinstance(value, bool) and bool not in KEYS[key]
+        if is_flag or not isinstance(value, KEYS[key]):
+            names = " or ".join(
+                "null" if kind is type(None) else kind.__name__ for kind in KEYS[key]
+            )
             msg = (
-                f"{key} = {value!r}: expected a value of type {KEYS[key].__name__}. Correct it "
-                f"on the command line: {key}=VALUE"
+                f"{key} = {value!r}: expected a value of type {names}. Correct it on the "
+                f"command line: {key}=VALUE"
             )
             raise ConfigError(msg, key=key)
+    for check in config["skip_checks"]:
+        if check not in GATES:
+            msg = (
+                f"skip_checks=[{check}]: there is no such check. Checks that can be left out: "
+                f"{', '.join(GATES)}."
+            )
+            raise ConfigError(msg, key="skip_checks")
+    if config["n_worker"] is not None and config["n_worker"] < 1:
+        msg = f"n_worker = {config['n_worker']}: expected at least one process, or null."
+        raise ConfigError(msg, key="n_worker")
     found = config["format"]
     if found not in WRITERS:
         guess = nearest(found, WRITERS)
@@ -76,29 +98,24 @@ def run(cfg: DictConfig) -> list[Path]:
     config = resolve(cfg)
     check_convert(config)
 
-    from rich.console import Console
-    from rich.progress import track
-
     from deeph_lightning.io.conversion import Conversion
 
-    source, output = Path(config["input"]).expanduser(), Path(config["output"]).expanduser()
+    output = Path(config["output"]).expanduser()
     conversion = Conversion(
-        source, output, config["format"], check_overlap=config["check_overlap"]
+        config["input"], output, config["format"], skip_checks=config["skip_checks"]
     )
     check_writable(output, key="output")
-    console = Console(stderr=True)
-    for name in track(conversion.names, description="converting", console=console):
-        conversion.convert(name)
-    conversion.write_split()
+    conversion.run(config["n_worker"])
     log.info("%s", conversion.summary())
     if conversion.failures:
-        lines = [f"  {name}: {text}" for name, text in list(conversion.failures.items())[:20]]
+        lines = [f"  {name}: {text}" for name, text in conversion.failures.items()]
         msg = (
-            f"{len(conversion.failures)} of {len(conversion.names)} structures of {source} "
-            f"were not converted ({listed(conversion.failures)}).\n" + "\n".join(lines) + "\n"
-            "  Repair them and repeat the command; what is converted already is skipped."
+            f"{len(conversion.failures)} of {len(conversion.names)} structures of "
+            f"{config['input']} were not converted ({listed(conversion.failures)}).\n"
+            + "\n".join(lines)
+            + "\n  Repair them and repeat the command; what is converted already is skipped."
         )
-        raise DataError(msg, path=source)
+        raise DataError(msg, path=config["input"])
     return list(conversion.folders.values())
 
 

@@ -34,6 +34,7 @@ CODE_CONSTANTS: dict[str, CodeConstants] = {
     "openmx": CodeConstants(0.529177249, 27.2113845, 13.60569225),
     "fhi_aims": CodeConstants(0.529177249, 27.2113845, 13.60569225),
     "abacus": CodeConstants(0.529177, 27.211396, 13.605698),
+    "wannier90": CodeConstants(0.52917720859, 27.21138386, 13.60569193),  # CODATA 2006
 }
 
 #: eV per unit; "1" is the unit of an overlap or density matrix and converts to nothing else.

@@ -29,6 +29,18 @@ REPEATED_CELL = 1e-5
 DERIVATIVE = 1e-5
 #: A smoke bound for bfloat16 matrix products, relative to what the network adds.
 MODEL_BFLOAT16 = 5e-2
+#: OpenMX: eigenvalues (eV) at k-points printed with five digits, isotropy of spin-orbit (eV).
+OPENMX_EIGENVALUE = 1e-6
+OPENMX_SPIN_ORBIT = 1e-5
+#: FHI-aims, light settings: two-centre form and norms, which the grid limits; eigenvalues (eV)
+#: of core levels of one atom against a converter of the same files.
+TWO_CENTRE_AIMS = 1e-3
+AIMS_EIGENVALUE = 1e-8
+#: wannier90: energies (eV) on the k-points of the run, bands between them; six decimals of H.
+WANNIER_GRID = 5e-5
+WANNIER_BANDS = 5e-5
+#: DeePTB: two-centre form of float32 files.
+TWO_CENTRE_DEEPTB = 1e-6
 #: Eigenvalues (eV) against those that a code printed: ABACUS; SIESTA; SIESTA far above E_F,
 #: where its overlap is nearly singular (it prints those before the last mixing step).
 CODE_EIGENVALUE_ABACUS = 2e-4

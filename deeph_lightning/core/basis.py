@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+#: Degrees beyond this are a mistake.
+MAX_DEGREE = 20
+
+
 def species_labels(atoms: Atoms) -> NDArray[np.str_]:
     """Return the species label of every atom, ``(A,)``: "species" array or symbol."""
     if "species" in atoms.arrays:
@@ -48,7 +52,7 @@ class OrbitalBasis:
     Raises
     ------
     DataError
-        A species has no shell, or a degree is not an integer >= 0.
+        A species has no shell, or a degree is not an integer from 0 to `MAX_DEGREE`.
     """
 
     shells: Mapping[str, tuple[int, ...]]
@@ -57,10 +61,13 @@ class OrbitalBasis:
         clean: dict[str, tuple[int, ...]] = {}
         for label, degrees in self.shells.items():
             values = list(degrees) if isinstance(degrees, Iterable) else []
-            if not values or any(not isinstance(l, Integral) or l < 0 for l in values):
+            if not values or any(
+                not isinstance(l, Integral) or not 0 <= l <= MAX_DEGREE for l in values
+            ):
                 msg = (
                     f"orbital map, species '{label}': shells are {degrees}, expected the "
-                    f"degree l >= 0 of at least one shell. Fix the map, for example [0, 0, 1]."
+                    f"degree 0 <= l <= {MAX_DEGREE} of at least one shell. Fix the map, for "
+                    f"example [0, 0, 1]."
                 )
                 raise DataError(msg)
             clean[str(label)] = tuple(int(l) for l in values)

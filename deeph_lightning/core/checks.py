@@ -32,6 +32,8 @@ MIN_SPACING = 0.05
 #: Largest disagreement of Hermitian partners: H in eV (files may be rounded), S.
 TOL_HERMITIAN_H = 1e-5
 TOL_HERMITIAN_S = 1e-6
+#: Largest |S - 1| of an orbital with itself; tabulated bases of OpenMX reach 0.015.
+TOL_NORM = 0.05
 #: Gamma, and a point without symmetry.
 CHECKED_K = ((0.0, 0.0, 0.0), (0.137, 0.291, 0.419))
 #: Orbitals up to which the smallest eigenvalue of S(k) is computed densely.
@@ -52,8 +54,10 @@ def check_structure(atoms: Atoms, structure: str | None = None) -> None:
     if not (np.isfinite(atoms.positions).all() and np.isfinite(cell).all()):
         msg = f"structure '{name}': a position or lattice vector is NaN or infinite"
         raise PhysicsError(f"{msg}. Repair the structure file.", structure=name)
-    if np.asarray(atoms.pbc).any():
-        _check_lattice(atoms.cell.complete().array, name)
+    pbc = np.asarray(atoms.pbc)
+    if pbc.any():
+        completed = np.asarray(atoms.cell.complete().array)
+        _check_lattice(np.where(pbc[:, None], cell, completed), name)
     close = neighbour_pairs(atoms, MIN_DISTANCE)
     close = close.select(close.is_canonical)
     if len(close):
@@ -155,6 +159,37 @@ def check_operator(
             )
             raise BasisMismatchError(msg, structure=name)
     op.check_hermitian(tol, f"{name}, {what}")
+
+
+def check_overlap_norms(S: Operator, structure: str | None = None) -> float:
+    """Check that every orbital is normalised, to `TOL_NORM`.
+
+    Returns
+    -------
+    The largest |S - 1| of an orbital with itself.
+
+    Raises
+    ------
+    PhysicsError
+        One is not: images are folded in, or the file is no overlap.
+    """
+    worst, atom = 0.0, -1
+    for _, _, index, blocks in S.iterate_blocks():
+        onsite = np.flatnonzero(S.pairs.is_onsite[index])
+        if not len(onsite):
+            continue
+        error = np.abs(np.diagonal(blocks[onsite], axis1=1, axis2=2) - 1.0).max(axis=1)
+        if error.max() > worst:
+            worst, atom = float(error.max()), int(S.pairs.i[index[onsite[np.argmax(error)]]])
+    if not worst <= TOL_NORM:
+        name = structure or S.name
+        msg = (
+            f"structure '{name}': an orbital of atom {atom} overlaps with itself by 1 up to "
+            f"{worst:.2g}, tolerance {TOL_NORM}. Periodic images may be folded into one cell, "
+            f"or the matrix is no overlap."
+        )
+        raise PhysicsError(msg, structure=name)
+    return worst
 
 
 def check_overlap_positive(S: Operator, structure: str | None = None) -> float:

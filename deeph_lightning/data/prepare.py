@@ -11,10 +11,8 @@ import fcntl
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
 import shutil
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-from rich import progress as bars
 
 from deeph_lightning.data.records import record_from_system
 from deeph_lightning.data.store import (
@@ -33,6 +30,7 @@ from deeph_lightning.data.store import (
     write_record,
 )
 from deeph_lightning.errors import ConfigError
+from deeph_lightning.io.parallel import progress_bar, work_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -41,10 +39,6 @@ if TYPE_CHECKING:
     from deeph_lightning.io.source import Source
 
 log = logging.getLogger(__name__)
-
-#: Structures for each process below which starting it takes longer than it saves.
-MIN_SHARE = 8
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def prepare_store(
@@ -227,56 +221,21 @@ def _write_pieces(
             missing.append((number, name))
     if abouts:
         log.info("going on with %s: %d of %d structures", folder, len(abouts), len(names))
-    cores = len(os.sched_getaffinity(0))
-    n_worker = min(cores, len(missing) // MIN_SHARE) if n_worker is None else n_worker
-    with _progress_bar(len(names), len(abouts), show=progress) as advance:
-        for number, about in _run(source, missing, folder, r_target_max, n_worker):
+    shared = (source, folder, r_target_max)
+    with progress_bar("preparing graphs", len(names), len(abouts), show=progress) as advance:
+        for (number, _), about in work_on(_write_piece, shared, missing, n_worker):
             abouts[number] = about
             advance()
     return [abouts[number] for number in range(len(names))]
 
 
-def _run(
-    source: Source,
-    tasks: Sequence[tuple[int, str]],
-    folder: Path,
-    r_target_max: float | None,
-    n_worker: int,
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Write pieces, in this process or in others; yield them as they come."""
-    if n_worker < 2:
-        for number, name in tasks:
-            yield number, _write_piece(source, name, _piece(folder, number), r_target_max)
-        return
-    context = multiprocessing.get_context("spawn")
-    with _one_thread_each():
-        pool = ProcessPoolExecutor(n_worker, context, _start_worker, (source, r_target_max))
-        try:
-            futures = {
-                pool.submit(_work, name, _piece(folder, number)): number
-                for number, name in tasks
-            }
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-_state: dict[str, Any] = {}
-
-
-def _start_worker(source: Source, r_target_max: float | None) -> None:
-    _state.update(source=source, r_target_max=r_target_max)
-
-
-def _work(name: str, path: Path) -> dict[str, Any]:
-    return _write_piece(_state["source"], name, path, _state["r_target_max"])
-
-
 def _write_piece(
-    source: Source, name: str, path: Path, r_target_max: float | None
+    shared: tuple[Source, Path, float | None], task: tuple[int, str]
 ) -> dict[str, Any]:
     """Write one structure and return what the report and the index need."""
+    source, folder, r_target_max = shared
+    number, name = task
+    path = _piece(folder, number)
     record, pairs = record_from_system(source.read(name), r_target_max=r_target_max)
     labels, counts = np.unique(np.array(record.labels)[record.species], return_counts=True)
     about = {
@@ -325,34 +284,6 @@ def _join(
         file.attrs["is_complete"] = True
     GraphStore(temporary).close()
     temporary.replace(path)
-
-
-@contextmanager
-def _progress_bar(total: int, done: int, *, show: bool) -> Iterator[Any]:
-    columns = (
-        bars.TextColumn("{task.description}"),
-        bars.BarColumn(),
-        bars.MofNCompleteColumn(),
-        bars.TimeRemainingColumn(),
-    )
-    with bars.Progress(*columns, disable=not show, transient=True) as bar:
-        task = bar.add_task("preparing graphs", total=total, completed=done)
-        yield lambda: bar.advance(task)
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Make processes that start inside use one thread for linear algebra."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _log_report(report: Mapping[str, Any], r_target_max: float | None) -> None:

@@ -1,18 +1,18 @@
-"""Conversion of whole sets: one structure after another, with the checks of every reader."""
+"""Conversion of whole sets: structure by structure, in parallel, with the gates of each."""
 
 from __future__ import annotations
 
 import json
-from functools import partial
-from typing import TYPE_CHECKING
+import traceback
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
-from deeph_lightning.core.checks import check_overlap_positive
-from deeph_lightning.core.two_centre import check_two_centre
 from deeph_lightning.errors import ConfigError, DataError, DeepHError
 from deeph_lightning.io.archive import Archive
 from deeph_lightning.io.files import in_file, new_file
 from deeph_lightning.io.formats import (
-    CODES,
     UNITS,
     SystemData,
     detect_format,
@@ -20,14 +20,29 @@ from deeph_lightning.io.formats import (
     structure_files,
     write_structure_folder,
 )
-from deeph_lightning.io.source import find_archive, structure_folders
-from deeph_lightning.io.split import Split, read_split
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+from deeph_lightning.io.gates import check_gates
+from deeph_lightning.io.inputs import find_inputs
+from deeph_lightning.io.parallel import progress_bar, work_on
 
 OPERATORS = tuple(UNITS)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One structure: where it is, the name it has there, and the folder to write."""
+
+    name: str
+    origin: Path
+    own_name: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a structure: numbers of the gates, or why it failed; None if there."""
+
+    checks: dict[str, float] | None = None
+    failure: str | None = None
 
 
 class Conversion:
@@ -36,15 +51,15 @@ class Conversion:
     Parameters
     ----------
     source
-        Structure folder, folder of such at any depth, or archive.
+        Structure folder or a file of it, folder of such at any depth, archive, or a pattern
+        of these (see `inputs.find_inputs`).
     output
         Folder to write: the structure itself if `source` is the folder of one, else a folder
         for each structure, by its name.
     format_name
         One of `formats.WRITERS`.
-    check_overlap
-        Refuse structures whose S(k) is not positive definite or whose S has not the
-        two-centre form.
+    skip_checks
+        Gates to leave out, of `gates.GATES`.
 
     Attributes
     ----------
@@ -57,8 +72,8 @@ class Conversion:
     failures
         Why a structure could not be converted, by its name.
     worst
-        Largest disagreement of Hermitian partners of each operator, the smallest eigenvalue
-        of S(k) under "S(k)", and the largest deviation of S from the two-centre form.
+        The worst number of each gate (see `gates.check_gates`): the smallest eigenvalue of
+        S(k), else the largest.
 
     Raises
     ------
@@ -69,58 +84,74 @@ class Conversion:
     """
 
     def __init__(
-        self, source: Path, output: Path, format_name: str, *, check_overlap: bool = True
+        self,
+        source: str | Path,
+        output: Path,
+        format_name: str,
+        *,
+        skip_checks: Collection[str] = (),
     ) -> None:
         self.output, self.format_name = output, format_name
-        self.check_overlap = check_overlap
-        self._read: dict[str, Callable[[], SystemData]]
-        self._origin: dict[str, Path]
-        self.split: Split | None = None
-        archive_path = find_archive(source)
-        _refuse_source(source, output)
-        if archive_path is not None:
-            archive = Archive(archive_path)
-            self._read = {
-                name: partial(archive.read, name, OPERATORS) for name in archive.names
-            }
-            self._origin = dict.fromkeys(archive.names, archive_path)
-            self.split = archive.split
-        else:
-            self._origin = structure_folders(source)
-            self._read = {
-                name: partial(read_structure_folder, folder, OPERATORS, name)
-                for name, folder in self._origin.items()
-            }
-            self.split = read_split(source / "split.json", self._origin)
-        self.names = list(self._origin)
-        if not self.names:
-            msg = (
-                f"{source}: no structure was found in it. Expected DeepH folders, new or "
-                f"legacy, or calculations ({', '.join(CODES)}), at any depth, or an archive."
-            )
-            raise DataError(msg, path=source)
-        is_single = self._origin.get(self.names[0]) == source and archive_path is None
-        self.folders = {name: output if is_single else output / name for name in self.names}
+        self.skip_checks = tuple(skip_checks)
+        inputs = find_inputs(str(source), output)
+        for root in inputs.roots:
+            _refuse_source(root, output)
+        self.split = inputs.split
+        self.names = list(inputs.origins)
+        self.folders = {
+            name: output if inputs.is_single else output / name for name in self.names
+        }
+        self._tasks = [
+            Task(name, *inputs.origins[name], self.folders[name]) for name in self.names
+        ]
         self.n_written = self.n_skipped = 0
         self.failures: dict[str, str] = {}
         self.worst: dict[str, float] = {}
 
-    def convert(self, name: str) -> None:
-        """Convert one structure; an error is noted in `failures`."""
-        try:
-            if self._is_done(name):
-                self.n_skipped += 1
-                return
-            system = self._read[name]()
-            self._check(system)
-            write_structure_folder(system, self.folders[name], self.format_name)
-            self.n_written += 1
-        except DeepHError as error:
-            self.failures[name] = f"{type(error).__name__}: {error}"
-        except OSError as error:
-            self.failures[name] = f"{self.folders[name]}: {error.strerror or error}"
+    def run(self, n_worker: int | None = None, *, show_progress: bool = True) -> None:
+        """Convert all structures; errors are noted in `failures` and stop no other.
 
-    def write_split(self) -> None:
+        Parameters
+        ----------
+        n_worker
+            Processes; None uses all cores where there are enough structures.
+        show_progress
+            Show a progress bar.
+
+        Raises
+        ------
+        ConfigError
+            A process was killed.
+        """
+        shared = (self.format_name, self.skip_checks)
+        with progress_bar("converting", len(self._tasks), show=show_progress) as advance:
+            for task, outcome in work_on(convert_structure, shared, self._tasks, n_worker):
+                self._note(task.name, outcome)
+                advance()
+        self.failures = {n: self.failures[n] for n in self.names if n in self.failures}
+        self._write_split()
+
+    def summary(self) -> str:
+        """Say what was done, and what the checks gave."""
+        checks = [f"{key} {value:.1e}" for key, value in sorted(self.worst.items())]
+        return (
+            f"{self.n_written} structures written, {self.n_skipped} were there already, "
+            f"{len(self.failures)} failed: {self.output}"
+            + (f"; worst of all: {', '.join(checks)}" if checks else "")
+        )
+
+    def _note(self, name: str, outcome: Outcome) -> None:
+        if outcome.failure is not None:
+            self.failures[name] = outcome.failure
+        elif outcome.checks is None:
+            self.n_skipped += 1
+        else:
+            self.n_written += 1
+            for key, value in outcome.checks.items():
+                choose = min if key == "S(k)" else max
+                self.worst[key] = choose(self.worst.get(key, value), value)
+
+    def _write_split(self) -> None:
         """Write the split of the source, if it has one, without structures that failed."""
         if not self.split:
             return
@@ -131,45 +162,78 @@ class Conversion:
         with new_file(self.output / "split.json") as path:
             path.write_text(json.dumps(split, indent=1) + "\n", encoding="utf-8")
 
-    def summary(self) -> str:
-        """Say what was done, and what the checks gave."""
-        checks = [f"{key} {value:.1e}" for key, value in self.worst.items()]
-        return (
-            f"{self.n_written} structures written, {self.n_skipped} were there already, "
-            f"{len(self.failures)} failed: {self.output}"
-            + (f"; checks: {', '.join(checks)}" if checks else "")
+
+def convert_structure(shared: tuple[str, tuple[str, ...]], task: Task) -> Outcome:
+    """Convert one structure; whatever goes wrong is in the outcome.
+
+    Parameters
+    ----------
+    shared
+        Format to write and gates to leave out.
+    task
+        The structure.
+    """
+    format_name, skip_checks = shared
+    try:
+        if _is_done(task, format_name):
+            return Outcome()
+        system = _read(task)
+        if not any(True for _ in system.operators()):
+            msg = (
+                f"{task.origin}: structure '{task.name}' has no matrices, neither H nor S nor a "
+                f"density matrix. Restore them, or leave the structure out."
+            )
+            raise DataError(msg, path=task.origin, structure=task.name)
+        with in_file(task.origin, task.name):
+            checks = check_gates(system, skip_checks)
+        write_structure_folder(system, task.folder, format_name)
+        return Outcome(checks)
+    except DeepHError as error:
+        return Outcome(failure=f"{type(error).__name__}: {error}")
+    except OSError as error:
+        return Outcome(failure=f"{task.folder}: {error.strerror or error}")
+    except Exception as error:  # noqa: BLE001  # a bug met by one structure stops no other
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return Outcome(
+            failure=(
+                f"{task.origin}: unexpected {type(error).__name__}: {error} "
+                f"({Path(last.filename).name}, line {last.lineno}). This is a mistake of "
+                f"deeph_lightning: please report it with the files."
+            )
         )
 
-    def _check(self, system: SystemData) -> None:
-        for key, op in system.operators():
-            residual, _ = op.hermiticity_residual()
-            self.worst[key] = max(self.worst.get(key, 0.0), residual)
-        if system.S is not None and self.check_overlap:
-            with in_file(self._origin[system.name], system.name):
-                lowest = check_overlap_positive(system.S, system.name)
-                form = check_two_centre(system.S, system.name)
-            self.worst["S(k)"] = min(self.worst.get("S(k)", lowest), lowest)
-            self.worst["two-centre"] = max(self.worst.get("two-centre", 0.0), form.rotation)
 
-    def _is_done(self, name: str) -> bool:
-        """Whether the folder is there, complete, and newer than its source."""
-        folder = self.folders[name]
-        found = detect_format(folder)
-        if found is None:
-            return False
-        if found != self.format_name:
-            msg = (
-                f"{folder}: it holds a structure of format {found}; {self.format_name} is not "
-                f"written beside it. Choose another output."
-            )
-            raise DataError(msg, path=folder, structure=name)
-        if _newest(self._origin[name]) > _newest(folder, only="info.json"):
-            return False
-        try:
-            read_structure_folder(folder, OPERATORS, name)
-        except DeepHError:
-            return False  # written anew
-        return True
+def _read(task: Task) -> SystemData:
+    if task.origin.is_file():
+        system = _open_archive(task.origin).read(task.own_name, OPERATORS)
+        system.name = system.atoms.info["name"] = task.name
+        return system
+    return read_structure_folder(task.origin, OPERATORS, task.name)
+
+
+@lru_cache(maxsize=4)
+def _open_archive(path: Path) -> Archive:
+    return Archive(path)
+
+
+def _is_done(task: Task, format_name: str) -> bool:
+    """Whether the folder is there, complete, and newer than its source."""
+    found = detect_format(task.folder)
+    if found is None:
+        return False
+    if found != format_name:
+        msg = (
+            f"{task.folder}: it holds a structure of format {found}; {format_name} is not "
+            f"written beside it. Choose another output."
+        )
+        raise DataError(msg, path=task.folder, structure=task.name)
+    if _newest(task.origin) > _newest(task.folder, only="info.json"):
+        return False
+    try:
+        read_structure_folder(task.folder, OPERATORS, task.name)
+    except DeepHError:
+        return False  # written anew
+    return True
 
 
 def _newest(path: Path, only: str = "*") -> float:

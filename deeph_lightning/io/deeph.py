@@ -160,7 +160,7 @@ def read_poscar(path: Path, structure: str) -> Atoms:
     require(path, structure, "the structure")
     try:
         found = read_vasp(path)
-    except (ValueError, IndexError, KeyError, OSError, RuntimeError) as error:
+    except Exception as error:  # noqa: BLE001  # ASE's parser raises whatever it meets
         msg = f"{path}: structure '{structure}', this is no POSCAR ({error}). Correct the file."
         raise FormatError(msg, path=path, structure=structure) from None
     atoms = Atoms(found.numbers, positions=found.positions, cell=found.cell, pbc=True)

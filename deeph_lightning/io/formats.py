@@ -43,11 +43,16 @@ READERS = {
     "deeph_legacy": "deeph_lightning.io.deeph_legacy",
     "abacus": "deeph_lightning.io.abacus",
     "siesta": "deeph_lightning.io.siesta",
+    "openmx": "deeph_lightning.io.openmx",
+    "fhi_aims": "deeph_lightning.io.fhi_aims",
+    "wannier90": "deeph_lightning.io.wannier90",
+    "deeptb": "deeph_lightning.io.deeptb",
+    "hamgnn": "deeph_lightning.io.hamgnn",
 }
 #: Formats that can be written too.
 WRITERS = ("deeph", "deeph_legacy")
-#: Formats that are outputs of codes.
-CODES = tuple(name for name in READERS if name not in WRITERS)
+#: Formats that are outputs of codes; those that are only refused are not among them.
+CODES = tuple(name for name in READERS if name not in (*WRITERS, "hamgnn"))
 
 #: Unit of each operator in `SystemData`.
 UNITS = {"H": "eV", "S": "1", "rho": "1", "H_pred": "eV"}

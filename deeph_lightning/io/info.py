@@ -15,6 +15,7 @@ from ase.data import atomic_numbers
 
 from deeph_lightning.core.basis import OrbitalBasis, species_labels
 from deeph_lightning.errors import DataError, FormatError
+from deeph_lightning.io.files import in_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -201,4 +202,5 @@ class _Reader:
                 f"the label of every atom in the key 'species'."
             )
             raise FormatError(msg, path=self.path, structure=self.structure)
-        return OrbitalBasis.from_dict(shells)
+        with in_file(self.path, self.structure):
+            return OrbitalBasis.from_dict(shells)

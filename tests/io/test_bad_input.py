@@ -221,6 +221,11 @@ NEW: dict[str, tuple[Change, type[DeepHError], list[str]]] = {
         FormatError,
         ["info.json", "'elements_orbital_map'"],
     ),
+    "degree is absurd": (
+        edit_info(elements_orbital_map={"O": [0, 10**20], "H": [0]}),
+        DataError,
+        ["info.json", "species 'O'", "0 <= l <= 20"],
+    ),
     "map is missing": (
         edit_info(elements_orbital_map=None),
         FormatError,
@@ -272,6 +277,16 @@ NEW: dict[str, tuple[Change, type[DeepHError], list[str]]] = {
         edit_text("POSCAR", lambda lines: [*lines[:4], "0 10 1e-7", *lines[5:]]),
         PhysicsError,
         ["POSCAR", "lattice planes 1e-07 Å apart"],
+    ),
+    "a lattice vector is zero": (
+        edit_text("POSCAR", lambda lines: [*lines[:3], "0 0 0", *lines[4:]]),
+        PhysicsError,
+        ["POSCAR", "span no volume"],
+    ),
+    "POSCAR without elements": (
+        edit_text("POSCAR", lambda lines: [*lines[:5], *lines[6:]]),
+        FormatError,
+        ["POSCAR", "no POSCAR"],
     ),
     "lattice is endless": (
         edit_text("POSCAR", lambda lines: [*lines[:4], "0 0 1e99", *lines[5:]]),

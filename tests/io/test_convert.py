@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -15,9 +16,12 @@ from omegaconf import OmegaConf
 from deeph_lightning.config.paths import CONF_DIR
 from deeph_lightning.convert import KEYS, run
 from deeph_lightning.errors import ConfigError, DataError
+from deeph_lightning.io import conversion
 from deeph_lightning.io.archive import write_archive
 from deeph_lightning.io.formats import detect_format, read_structure_folder
+from deeph_lightning.io.gates import GATES
 from deeph_lightning.io.source import open_source
+from deeph_lightning.solve.dense import eigenvalues
 from tests.io.systems import OPERATORS, STRUCTURES, assert_same_system, random_system
 
 if TYPE_CHECKING:
@@ -25,10 +29,10 @@ if TYPE_CHECKING:
 
 
 def convert(
-    source: Path, output: Path, format_name: str = "deeph", **options: bool
+    source: Path | str, output: Path, format_name: str = "deeph", **options: object
 ) -> list[Path]:
     values = {"input": str(source), "output": str(output), "format": format_name}
-    default = {"check_overlap": False, "reraise": False}
+    default = {"skip_checks": list(GATES), "n_worker": None, "reraise": False}
     return run(OmegaConf.create(values | default | options))
 
 
@@ -117,10 +121,86 @@ def test_bad_structures_are_listed_and_others_converted(tree: Path, tmp_path: Pa
 def test_overlap_must_be_positive(rng, tmp_path: Path) -> None:
     system = random_system(rng)  # S of random numbers
     write_archive(tmp_path / "set.h5", [system])
-    with pytest.raises(DataError, match=r"OverlapNotPositiveError: .*set.h5.*'toy'"):
-        convert(tmp_path / "set.h5", tmp_path / "out", check_overlap=True)
+    text = r"PhysicsError: .*set.h5.*'toy'.*skip_checks=\[overlap\]"
+    with pytest.raises(DataError, match=text):
+        convert(tmp_path / "set.h5", tmp_path / "out", skip_checks=["two_centre", "electrons"])
     assert not (tmp_path / "out").exists()
     assert len(convert(tmp_path / "set.h5", tmp_path / "out")) == 1
+
+
+def test_patterns_of_folders_and_files(tree: Path, tmp_path: Path) -> None:
+    folders = convert(f"{tree}/*", tmp_path / "out")
+    assert [p.relative_to(tmp_path / "out").as_posix() for p in folders] == ["a", "b/0", "c"]
+    folders = convert(f"{tree}/**/hamiltonian.h5", tmp_path / "files")
+    assert [p.relative_to(tmp_path / "files").as_posix() for p in folders] == ["a", "b/0"]
+    assert convert(tree / "a" / "overlap.h5", tmp_path / "one") == [tmp_path / "one"]
+    with pytest.raises(DataError, match="nothing matches this pattern"):
+        convert(f"{tree}/x*", tmp_path / "out")
+    with pytest.raises(DataError, match="no structure was found"):
+        convert(f"{tree}/*.json", tmp_path / "none")
+
+
+def test_the_output_is_not_its_own_input(tree: Path) -> None:
+    for _ in range(2):
+        folders = convert(f"{tree}/*", tree / "out")
+        assert len(folders) == 3
+    with pytest.raises(ConfigError, match="this is the input or lies in it"):
+        convert(f"{tree}/*", tree / "a" / "out")
+
+
+def test_processes_give_the_same(tree: Path, tmp_path: Path) -> None:
+    (tree / "a" / "overlap.h5").write_bytes(b"damaged")
+    for n_worker in (1, 2):
+        with pytest.raises(DataError, match=r"1 of 3 structures(.|\n)*a: FormatError"):
+            convert(tree, tmp_path / str(n_worker), n_worker=n_worker)
+    for path in (tmp_path / "1").rglob("*"):
+        if path.is_file() and path.suffix != ".h5":
+            other = tmp_path / "2" / path.relative_to(tmp_path / "1")
+            assert path.read_bytes() == other.read_bytes()
+
+
+def test_structures_without_matrices_are_listed(tree: Path, tmp_path: Path) -> None:
+    for path in (tree / "a").glob("*.h5"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"a: DataError: .*'a' has no matrices"):
+        convert(tree, tmp_path / "out")
+    assert not (tmp_path / "out" / "a").exists()
+
+
+def test_a_bug_stops_no_other_structure(tree: Path, tmp_path: Path, monkeypatch) -> None:
+    right = conversion.check_gates
+
+    def check(system, skipped):
+        if system.name == "a":
+            raise ZeroDivisionError("oh")
+        return right(system, skipped)
+
+    monkeypatch.setattr(conversion, "check_gates", check)
+    with pytest.raises(DataError, match=r"a: .*unexpected ZeroDivisionError: oh .*report"):
+        convert(tree, tmp_path / "out")
+    assert (tmp_path / "out" / "c" / "info.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("factor", "name", "gate"),
+    [(1 / 27.2, "hamiltonian.h5", "electrons"), (0.5, "overlap.h5", "overlap")],
+)
+def test_units_that_lie(
+    tree: Path, tmp_path: Path, factor: float, name: str, gate: str
+) -> None:
+    """A filled molecule whose H is in another unit has another number of states below E_F."""
+    path = tree / "a" / "info.json"
+    system = read_structure_folder(tree / "a")
+    energies = eigenvalues(system.H, system.S, [0, 0, 0])[0]
+    info = json.loads(path.read_text())
+    level = float(energies[3:5].mean())
+    path.write_text(json.dumps(info | {"occupation": 8, "fermi_energy_eV": level}))
+    convert(tree / "a", tmp_path / "right", skip_checks=[])
+    with h5py.File(tree / "a" / name, "r+") as file:
+        file["entries"][:] = file["entries"][()] * factor
+    with pytest.raises(DataError, match=rf"PhysicsError.*skip_checks=\[{gate}\]"):
+        convert(tree / "a", tmp_path / "wrong", skip_checks=[])
+    assert not (tmp_path / "wrong").exists()
 
 
 @pytest.mark.parametrize("where", [".", "out", "a"])
@@ -153,15 +233,19 @@ def test_what_cannot_be_done_is_said_first(tree: Path, tmp_path: Path) -> None:
             convert(source, output)
     with pytest.raises(ConfigError, match=r"format=deph.*\n.*format=deeph\?"):
         convert(tree, tmp_path / "x", "deph")
-    with pytest.raises(ConfigError, match=r"check_overlap = 3: expected a value of type bool"):
-        convert(tree, tmp_path / "x", check_overlap=3)
+    with pytest.raises(ConfigError, match=r"skip_checks = 3: expected a value of type list"):
+        convert(tree, tmp_path / "x", skip_checks=3)
+    with pytest.raises(ConfigError, match=r"skip_checks=\[all\]: there is no such check"):
+        convert(tree, tmp_path / "x", skip_checks=["all"])
+    with pytest.raises(ConfigError, match="n_worker = 0: expected at least one"):
+        convert(tree, tmp_path / "x", n_worker=0)
     assert not (tmp_path / "x").exists()
 
 
 def test_command_line(tree: Path, tmp_path: Path) -> None:
     (tree / "b" / "0" / "POSCAR").unlink()
     command = [sys.executable, "-m", "deeph_lightning.convert", f"input={tree}",
-               f"output={tmp_path / 'out'}", "check_overlap=false"]  # fmt: skip
+               f"output={tmp_path / 'out'}", "skip_checks=[overlap,two_centre]"]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr

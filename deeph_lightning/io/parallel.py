@@ -1,0 +1,119 @@
+"""Work on many structures: in this process or in several, with a progress bar."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from rich import progress as bars
+from rich.console import Console
+
+from deeph_lightning.errors import ConfigError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+#: Tasks for each process below which starting it takes longer than it saves.
+MIN_SHARE = 8
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def count_workers(n_worker: int | None, n_task: int) -> int:
+    """Return how many processes to use; None means all cores where there is enough to do."""
+    if n_worker is None:
+        return min(len(os.sched_getaffinity(0)), n_task // MIN_SHARE)
+    return min(n_worker, n_task)
+
+
+def work_on(
+    work: Callable[[Any, Task], Result],
+    shared: Any,
+    tasks: Sequence[Task],
+    n_worker: int | None,
+) -> Iterator[tuple[Task, Result]]:
+    """Work on tasks in any order; yield each with its result as it is done.
+
+    Parameters
+    ----------
+    work
+        Function of a module, called as ``work(shared, task)``. What it raises ends all.
+    shared
+        What all tasks need; each process gets a copy once.
+    tasks
+        Hashable and, for several processes, to be pickled.
+    n_worker
+        Processes, see `count_workers`; less than two work in this one.
+
+    Raises
+    ------
+    ConfigError
+        A process was killed, as by a system that is out of memory.
+    """
+    count = count_workers(n_worker, len(tasks))
+    if count < 2:
+        for task in tasks:
+            yield task, work(shared, task)
+        return
+    context = multiprocessing.get_context("spawn")
+    with _one_thread_each():
+        pool = ProcessPoolExecutor(count, context, _set_shared, (work, shared))
+        try:
+            futures = {pool.submit(_call, task): task for task in tasks}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BrokenProcessPool:
+            msg = (
+                f"one of {count} processes ended without a word; most likely memory ran out. "
+                f"What is done is kept: repeat the command with fewer processes (n_worker)."
+            )
+            raise ConfigError(msg, key="n_worker") from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+_state: dict[str, Any] = {}
+
+
+def _set_shared(work: Callable[[Any, Any], Any], shared: Any) -> None:
+    _state.update(work=work, shared=shared)
+
+
+def _call(task: Any) -> Any:
+    return _state["work"](_state["shared"], task)
+
+
+@contextmanager
+def progress_bar(
+    description: str, total: int, done: int = 0, *, show: bool = True
+) -> Iterator[Callable[[], None]]:
+    """Show a bar with the time that is left; what it gives advances it by one."""
+    columns = (
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with bars.Progress(*columns, console=console, disable=not show, transient=True) as bar:
+        task = bar.add_task(description, total=total, completed=done)
+        yield lambda: bar.advance(task)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Make processes that start inside use one thread for linear algebra."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
