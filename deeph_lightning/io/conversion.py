@@ -180,8 +180,8 @@ def convert_structure(shared: tuple[str, tuple[str, ...]], task: Task) -> Outcom
         system = _read(task)
         if not any(True for _ in system.operators()):
             msg = (
-                f"{task.origin}: structure '{task.name}' has no matrices, neither H nor S nor a "
-                f"density matrix. Restore them, or leave the structure out."
+                f"{task.origin}: structure '{task.name}' has no matrices, neither H nor S nor "
+                f"a density matrix. Restore them, or leave the structure out."
             )
             raise DataError(msg, path=task.origin, structure=task.name)
         with in_file(task.origin, task.name):

@@ -108,7 +108,7 @@ def open_h5(path: Path, structure: str) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, RuntimeError) as error:  # h5py raises either for damaged files
+    except (OSError, RuntimeError, KeyError) as error:  # h5py raises each for damaged files
         if isinstance(error, DeepHError):
             raise
         msg = (
@@ -124,7 +124,7 @@ def h5_matches(path: Path, test: Callable[[h5py.File], bool]) -> bool:
     try:
         with h5py.File(path, "r") as file:
             return test(file)
-    except (OSError, RuntimeError):
+    except (OSError, RuntimeError, KeyError):
         return False
 
 

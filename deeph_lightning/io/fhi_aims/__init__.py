@@ -27,10 +27,10 @@ from deeph_lightning.io.fhi_aims.files import (
     read_basis,
     read_geometry,
     read_indices,
-    read_run,
     read_triangle,
     read_values,
 )
+from deeph_lightning.io.fhi_aims.log import read_run
 from deeph_lightning.io.files import first_line, in_file
 from deeph_lightning.io.formats import Header, SystemData, checked, read_only
 from deeph_lightning.units import CODE_CONSTANTS

@@ -1,4 +1,4 @@
-"""The single files of FHI-aims: geometry, basis, index lists, values, log."""
+"""The single files of FHI-aims: geometry, basis, index lists, values."""
 
 from __future__ import annotations
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 #: A number whose exponent of three digits has pushed out the letter E.
 _NO_LETTER = re.compile(r"(\d)([+-]\d{3})(?=\s|$)")
-#: Characters at the beginning of a log that name the code.
-LOG_START = 20000
 #: What stands in the last cell of the list, which has no elements.
 _NO_CELL = 999999999
 
@@ -63,15 +61,6 @@ class SparseIndices(NamedTuple):
     column: NDArray[np.int64]
 
 
-class Run(NamedTuple):
-    """What control.in and the log say, None where they do not."""
-
-    fermi_energy: float | None
-    n_electrons: float | None
-    version: str | None
-    functional: str | None
-
-
 def read_geometry(path: Path, name: str) -> tuple[Atoms, bool]:
     """Read geometry.in, and whether it is periodic; a molecule gets a box.
 
@@ -82,12 +71,12 @@ def read_geometry(path: Path, name: str) -> tuple[Atoms, bool]:
     """
     require(path, name, "the structure")
     vectors, symbols, positions, is_frac = [], [], [], []
-    for line in _lines(path, name):
+    for line in read_lines(path, name):
         key, *words = line.partition("#")[0].split() or [""]
         if key == "lattice_vector":
-            vectors.append(_numbers(" ".join(words[:3]), path, name))
+            vectors.append(to_numbers(" ".join(words[:3]), path, name))
         elif key in ("atom", "atom_frac") and len(words) >= 4:
-            positions.append(_numbers(" ".join(words[:3]), path, name))
+            positions.append(to_numbers(" ".join(words[:3]), path, name))
             symbols.append(words[3])
             is_frac.append(key == "atom_frac")
         elif key in ("atom", "atom_frac", "empty"):
@@ -125,7 +114,7 @@ def read_basis(path: Path, atoms: Atoms, name: str) -> BasisTable:
     DataError
         It is of another structure, or atoms of one element differ.
     """
-    rows = [line.split() for line in _lines(path, name)]
+    rows = [line.split() for line in read_lines(path, name)]
     rows = [row for row in rows if row and row[0] != "fn."]
     if not rows or any(len(row) != 6 for row in rows):
         raise _damaged(path, name, "expected lines of six columns: fn. type at. n l m")
@@ -200,7 +189,7 @@ def read_indices(path: Path, n_orb: int, name: str) -> SparseIndices:
     FormatError
         It is damaged, or of another basis.
     """
-    words = " ".join(_lines(path, name)).split()
+    words = " ".join(read_lines(path, name)).split()
     keys = ("n_hamiltonian_matrix_size:", "n_cells_in_hamiltonian:", "n_basis:")
     if tuple(words[0:6:2]) != keys:
         raise _damaged(path, name, f"expected it to begin with {', '.join(keys)}")
@@ -275,7 +264,7 @@ def read_values(path: Path, n_value: int, name: str) -> NDArray[np.float64]:
         with open_h5(path, name) as file:
             values = np.asarray(read_dataset(file, "sparse_matrix", name)).ravel()
     else:
-        values = _numbers(" ".join(_lines(path, name)), path, name)
+        values = to_numbers(" ".join(read_lines(path, name)), path, name)
     if len(values) not in (n_value - 1, n_value) or np.iscomplexobj(values):
         raise _damaged(
             path, name, f"found {len(values)} numbers, rs_indices.out says {n_value - 1}"
@@ -291,7 +280,7 @@ def read_triangle(path: Path, n_orb: int, name: str) -> Elements:
     FormatError
         It is damaged, or of another basis.
     """
-    lines = list(_lines(path, name))
+    lines = list(read_lines(path, name))
     words = " ".join(lines).split()
     size = n_orb * (n_orb + 1) // 2
     if len(words) != 3 * size or any(len(line.split()) not in (0, 3) for line in lines):
@@ -302,57 +291,12 @@ def read_triangle(path: Path, n_orb: int, name: str) -> Elements:
             f"triangle of {n_orb} orbitals without spin",
         )
     row, column = (_whole(words[k::3], path, name) - 1 for k in (0, 1))
-    values = _numbers(" ".join(words[2::3]), path, name)
+    values = to_numbers(" ".join(words[2::3]), path, name)
     return Elements(np.zeros((size, 3), dtype=np.int64), row, column, values)
 
 
-def read_run(folder: Path, atoms: Atoms, name: str) -> Run:
-    """Read functional and charge of control.in; version, E_F and electrons of the log.
-
-    The log has any name: it is known by its beginning. Of several Fermi levels the last counts.
-    """
-    control = folder / "control.in"
-    n_electrons = functional = None
-    if control.is_file():
-        lines = [line.partition("#")[0].split() for line in _lines(control, name)]
-        settings = {line[0]: line[1:] for line in lines if line}
-        functional = " ".join(settings.get("xc", [])) or None
-        charge = _numbers(" ".join(settings.get("charge", ["0"])[:1]), control, name)
-        n_electrons = float(atoms.numbers.sum()) - float(charge.sum())
-    log = _find_log(folder, name)
-    if log is None:
-        return Run(None, n_electrons, None, functional)
-    text = "\n".join(_lines(log, name))
-    version = re.findall(r"(?:FHI-aims version *:|Version) *(\S+)", text)
-    levels = re.findall(r"\| Chemical potential \(Fermi level\)[^:\n]*: *(\S+)", text)
-    electrons = re.findall(r"a total of +(\S+) electrons", text)
-    return Run(
-        _numbers(levels[-1], log, name).item() if levels else None,
-        _numbers(electrons[0], log, name).item() if electrons else n_electrons,
-        version[0] if version else None,
-        functional,
-    )
-
-
-def _find_log(folder: Path, name: str) -> Path | None:
-    logs = []
-    for pattern in ("*.out", "*.log", "*.out.xz", "*.log.xz", "*.out.gz", "*.log.gz"):
-        for path in sorted(folder.glob(pattern)):
-            if path.is_file():
-                with open_text(path, name) as file:
-                    if "FHI-aims" in file.read(LOG_START):
-                        logs.append(path)
-    if len(logs) > 1:
-        msg = (
-            f"{folder}: structure '{name}' has {len(logs)} logs of FHI-aims "
-            f"({', '.join(p.name for p in logs[:4])}). Keep that of the run that wrote the "
-            f"matrices."
-        )
-        raise DataError(msg, path=folder, structure=name)
-    return logs[0] if logs else None
-
-
-def _lines(path: Path, name: str) -> list[str]:
+def read_lines(path: Path, name: str) -> list[str]:
+    """Return the lines of a text file, compressed or not."""
     with open_text(path, name) as file:
         return file.read().splitlines()
 
@@ -364,7 +308,8 @@ def _whole(words: Sequence[str], path: Path, name: str) -> NDArray[np.int64]:
         raise _damaged(path, name, f"expected whole numbers ({error})") from None
 
 
-def _numbers(text: str, path: Path, name: str) -> NDArray[np.float64]:
+def to_numbers(text: str, path: Path, name: str) -> NDArray[np.float64]:
+    """Return the numbers of a text, also those whose exponent lacks its letter."""
     try:
         return np.array(_NO_LETTER.sub(r"\1E\2", text).split(), dtype=np.float64)
     except ValueError as error:
