@@ -29,3 +29,9 @@ REPEATED_CELL = 1e-5
 DERIVATIVE = 1e-5
 #: A smoke bound for bfloat16 matrix products, relative to what the network adds.
 MODEL_BFLOAT16 = 5e-2
+#: Eigenvalues (eV) against those that the DFT code printed.
+CODE_EIGENVALUE = 2e-4
+#: Dense and sparse eigenvalues of one problem, eV.
+DENSE_SPARSE = 1e-8
+#: Fermi levels by counting negative pivots and by full diagonalisation, eV.
+FERMI_INERTIA = 1e-4

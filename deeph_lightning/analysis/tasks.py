@@ -1,0 +1,184 @@
+"""The tasks of ``deeph_lightning.solve``: each turns cases into a `Result`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from deeph_lightning.analysis.figures import bands_figure, comparison_figure
+from deeph_lightning.analysis.output import Array, edge_facts
+from deeph_lightning.errors import PhysicsError
+from deeph_lightning.solve.bands import BandDifference, Bands, band_structure, compare_bands
+from deeph_lightning.solve.levels import band_edges
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from matplotlib.figure import Figure
+
+    from deeph_lightning.analysis.case import Case
+
+MEV = 1e3
+
+
+@dataclass
+class Result:
+    """What a task gives.
+
+    Attributes
+    ----------
+    facts
+        Numbers; names end with their unit.
+    arrays
+        Arrays by name.
+    draw
+        Makes the printed figure, inside `viz.style.paper_style`; None without one.
+    bands
+        One or two band structures, for the interactive page.
+    """
+
+    facts: dict[str, Any]
+    arrays: dict[str, Array] = field(default_factory=dict)
+    draw: Callable[[], Figure] | None = None
+    bands: tuple[Bands, ...] = ()
+
+
+def level_facts(case: Case) -> dict[str, Any]:
+    """Return what is known of the electrons of a case."""
+    system = case.system
+    facts: dict[str, Any] = {
+        "structure": system.name,
+        "formula": system.atoms.get_chemical_formula(),
+        "n_atoms": len(system.atoms),
+        "n_orbitals": system.n_orb,
+        "n_spin_channels": len(system.channels),
+        "is_spinful": system.channels[0].is_spinful,
+        "n_electrons": system.n_electrons,
+        "e_fermi_eV": case.e_fermi,
+        "e_fermi_of_the_data_eV": system.stated_fermi,
+        "kgrid": list(case.grid),
+        "smearing_eV": case.config["smearing_eV"],
+    }
+    if case.condition is not None:
+        facts["overlap"] = {
+            "smallest_eigenvalue": case.condition.smallest,
+            "condition_number": case.condition.number,
+            "at_k_fractional": list(case.condition.k_smallest),
+            "n_left_out": case.condition.n_drop,
+        }
+    return facts
+
+
+def fermi(case: Case, other: Case | None) -> Result:
+    """Find the Fermi level by counting electrons."""
+    facts = level_facts(case)
+    facts["band_energy_eV"] = case.levels.band_energy
+    if other is not None:
+        facts["compare"] = level_facts(other) | {"band_energy_eV": other.levels.band_energy}
+        facts["e_fermi_difference_meV"] = MEV * (other.e_fermi - case.e_fermi)
+    return Result(facts, _level_arrays(case))
+
+
+def _level_arrays(case: Case) -> dict[str, Array]:
+    levels = case.levels
+    return {
+        "energies": Array(levels.energies, "eV", "spin channel, k-point, band"),
+        "k": Array(levels.k, "1", "k-point, fractional coordinate of the reciprocal cell"),
+        "weight": Array(levels.weight, "1", "k-point"),
+    }
+
+
+def gap(case: Case, other: Case | None) -> Result:
+    """Find the band edges on the grid and, in crystals, along the path too."""
+    facts = level_facts(case) | edge_facts(_edges(case))
+    if other is not None:
+        facts["compare"] = level_facts(other) | edge_facts(_edges(other))
+        difference = facts["compare"]["gap_eV"] - facts["gap_eV"]
+        facts["gap_difference_meV"] = MEV * difference
+    return Result(facts, _level_arrays(case))
+
+
+def _edges(case: Case) -> Any:
+    levels = case.levels
+    if not case.system.is_periodic.any():
+        return levels.edges
+    along = _bands(case, project=None)
+    energies = np.concatenate((levels.energies, along.energies), axis=1)
+    return band_edges(energies, np.concatenate((levels.k, along.path.k)), levels.e_fermi)
+
+
+def _bands(case: Case, project: str | None) -> Bands:
+    return band_structure(
+        case.system, case.path, case.e_fermi,
+        project=project, n_drop=case.n_drop, n_jobs=case.n_jobs, track=case.track,
+    )  # fmt: skip
+
+
+def bands(case: Case, other: Case | None) -> Result:
+    """Solve along the path; with a second Hamiltonian, along the same path."""
+    path = case.path  # first: a molecule has none
+    found = _bands(case, case.config["project"])
+    facts = level_facts(case) | {"on_path": edge_facts(found.edges)}
+    low, high = case.config["window_eV"]
+    arrays = {
+        "energies": Array(found.energies, "eV", "spin channel, k-point, band"),
+        "e_fermi": Array(found.e_fermi, "eV", ""),
+        "k": Array(path.k, "1", "k-point, fractional coordinate of the reciprocal cell"),
+        "x": Array(path.x, "1/angstrom", "k-point: length along the path, with 2 pi"),
+        "tick": Array(path.tick, "1/angstrom", "special point: length along the path"),
+        "labels": Array(path.labels, "1", "special point"),
+    } | {
+        f"weights/{name}": Array(weight, "1", "spin channel, k-point, band: Mulliken weight")
+        for name, weight in found.weights.items()
+    }
+    if other is None:
+        return Result(facts, arrays, lambda: bands_figure(found, (low, high)), (found,))
+    second = _compared(case, other)
+    difference = compare_bands(found, second, case.config["near_eV"])
+    facts["compare"] = level_facts(other) | {"on_path": edge_facts(second.edges)}
+    facts["difference"] = _difference_facts(difference)
+    arrays["compare/energies"] = Array(second.energies, "eV", arrays["energies"].axes)
+    arrays["compare/e_fermi"] = Array(second.e_fermi, "eV", "")
+    labels = (case.config["labels"][0], case.config["labels"][1])
+
+    def draw() -> Figure:
+        return comparison_figure(found, second, difference, (low, high), labels)
+
+    return Result(facts, arrays, draw, (found, second))
+
+
+def _compared(case: Case, other: Case) -> Bands:
+    """Solve the second Hamiltonian on the path of the first."""
+    if len(case.system.atoms) != len(other.system.atoms):
+        msg = (
+            f"structures '{case.system.name}' with {len(case.system.atoms)} atoms and "
+            f"'{other.system.name}' with {len(other.system.atoms)} cannot be compared band by "
+            f"band. Give two Hamiltonians of one structure."
+        )
+        raise PhysicsError(msg, structure=other.system.name)
+    return band_structure(
+        other.system, case.path, other.e_fermi,
+        n_drop=other.n_drop, n_jobs=other.n_jobs, track=other.track,
+    )  # fmt: skip
+
+
+def _difference_facts(difference: BandDifference) -> dict[str, Any]:
+    return {
+        "near_eV": difference.near_eV,
+        "n_states": int(difference.is_near.sum()),
+        "mae_meV": MEV * difference.mae,
+        "rms_meV": MEV * difference.rms,
+        "largest_meV": MEV * difference.largest,
+        "e_fermi_meV": MEV * difference.e_fermi,
+        "gap_meV": MEV * difference.gap,
+    }
+
+
+#: Tasks by name: each takes the case of `input` and that of `compare`, or None.
+TASKS: dict[str, Callable[[Case, Case | None], Result]] = {
+    "bands": bands,
+    "fermi": fermi,
+    "gap": gap,
+}
