@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from joblib import effective_n_jobs
 
 from deeph_lightning.core.basis import species_labels
 from deeph_lightning.errors import DataError
@@ -15,6 +16,9 @@ from deeph_lightning.solve.conditioning import OverlapCondition, overlap_conditi
 from deeph_lightning.solve.dense import grid_size, kgrid
 from deeph_lightning.solve.kpath import BandPath, band_path
 from deeph_lightning.solve.levels import Levels, grid_levels
+from deeph_lightning.solve.memory import GB
+from deeph_lightning.solve.sparse import SparseSolver
+from deeph_lightning.solve.sparse_levels import sparse_levels
 from deeph_lightning.solve.system import ElectronicSystem, electronic_system
 
 if TYPE_CHECKING:
@@ -142,10 +146,29 @@ class Case:
             kpath=self.config["kpath"],
         )
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether all states are computed; else only those near the Fermi level."""
+        if self.config["solver"] == "auto":
+            return self.system.n_orb <= self.config["dense_max"]
+        return bool(self.config["solver"] == "dense")
+
+    @cached_property
+    def solvers(self) -> list[SparseSolver]:
+        """A sparse solver for each spin channel."""
+        limit = self.config["memory_GB"]
+        per_process = None if limit is None else GB * limit / effective_n_jobs(self.n_jobs)
+        found = [
+            SparseSolver(H, self.system.S, self.config["factorisation"], per_process)
+            for H in self.system.channels
+        ]
+        found[0].check_overlap(np.zeros(3))
+        return found
+
     @cached_property
     def condition(self) -> OverlapCondition | None:
-        """How S is conditioned on grid and path; None where the basis is orthonormal."""
-        if self.system.S is None:
+        """How S is conditioned on grid and path; None where that was not computed."""
+        if self.system.S is None or not self.is_dense:
             return None
         k, _ = kgrid(self.grid, time_reversal=True)  # S is real
         if self.system.is_periodic.any():
@@ -163,6 +186,16 @@ class Case:
     @cached_property
     def levels(self) -> Levels:
         """Energies on the grid, Fermi level and gap."""
+        if not self.is_dense:
+            return sparse_levels(
+                self.system,
+                self.solvers,
+                self.grid,
+                self.config["smearing_eV"],
+                guess_eV=self.system.stated_fermi or 0.0,
+                n_jobs=self.n_jobs,
+                track=self.track,
+            )
         return grid_levels(
             self.system,
             self.grid,

@@ -9,9 +9,15 @@ import numpy as np
 
 from deeph_lightning.analysis.figures import bands_figure, comparison_figure
 from deeph_lightning.analysis.output import Array, edge_facts
-from deeph_lightning.errors import PhysicsError
-from deeph_lightning.solve.bands import BandDifference, Bands, band_structure, compare_bands
-from deeph_lightning.solve.levels import band_edges
+from deeph_lightning.errors import ConfigError, PhysicsError
+from deeph_lightning.solve.bands import (
+    BandDifference,
+    Bands,
+    band_structure,
+    bands_near,
+    compare_bands,
+)
+from deeph_lightning.solve.levels import BandEdges, band_edges
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from deeph_lightning.analysis.case import Case
+    from deeph_lightning.solve.kpath import BandPath
 
 MEV = 1e3
 
@@ -60,6 +67,7 @@ def level_facts(case: Case) -> dict[str, Any]:
         "e_fermi_of_the_data_eV": system.stated_fermi,
         "kgrid": list(case.grid),
         "smearing_eV": case.config["smearing_eV"],
+        "solver": "dense" if case.is_dense else f"sparse, {case.solvers[0].library}",
     }
     if case.condition is not None:
         facts["overlap"] = {
@@ -105,14 +113,40 @@ def _edges(case: Case) -> Any:
     if not case.system.is_periodic.any():
         return levels.edges
     along = _bands(case, project=None)
-    energies = np.concatenate((levels.energies, along.energies), axis=1)
-    return band_edges(energies, np.concatenate((levels.k, along.path.k)), levels.e_fermi)
+    if case.is_dense:
+        energies = np.concatenate((levels.energies, along.energies), axis=1)
+        return band_edges(energies, np.concatenate((levels.k, along.path.k)), levels.e_fermi)
+    both = [levels.edges, along.edges]
+    tops = [edges.vbm for edges in both if edges.vbm is not None]
+    bottoms = [edges.cbm for edges in both if edges.cbm is not None]
+    if len(tops) < 2 or len(bottoms) < 2:
+        return BandEdges(None, None, 0.0, 0.0)
+    vbm = max(tops, key=lambda edge: edge.energy)
+    cbm = min(bottoms, key=lambda edge: edge.energy)
+    direct = min(edges.direct_gap for edges in both)
+    return BandEdges(vbm, cbm, cbm.energy - vbm.energy, direct)
 
 
-def _bands(case: Case, project: str | None) -> Bands:
-    return band_structure(
-        case.system, case.path, case.e_fermi,
-        project=project, n_drop=case.n_drop, n_jobs=case.n_jobs, track=case.track,
+def _bands(case: Case, project: str | None, path: BandPath | None = None) -> Bands:
+    """Solve along a path, that of the case if no other is given."""
+    path = case.path if path is None else path
+    if case.is_dense:
+        return band_structure(
+            case.system, path, case.e_fermi,
+            project=project, n_drop=case.n_drop, n_jobs=case.n_jobs, track=case.track,
+        )  # fmt: skip
+    if project is not None:
+        msg = (
+            f"project={project}: weights are computed by the dense solver only, which takes up "
+            f"to dense_max={case.config['dense_max']} orbitals; structure "
+            f"'{case.system.name}' has {case.system.n_orb}. Leave project away, or raise "
+            f"dense_max."
+        )
+        raise ConfigError(msg, key="project")
+    low, high = case.config["window_eV"]
+    return bands_near(
+        case.system.atoms, case.solvers, path, case.e_fermi, (low, high),
+        n_states=case.config["n_states"], n_jobs=case.n_jobs, track=case.track,
     )  # fmt: skip
 
 
@@ -125,6 +159,7 @@ def bands(case: Case, other: Case | None) -> Result:
     arrays = {
         "energies": Array(found.energies, "eV", "spin channel, k-point, band"),
         "e_fermi": Array(found.e_fermi, "eV", ""),
+        "first_band": Array(found.first_band, "1", ""),
         "k": Array(path.k, "1", "k-point, fractional coordinate of the reciprocal cell"),
         "x": Array(path.x, "1/angstrom", "k-point: length along the path, with 2 pi"),
         "tick": Array(path.tick, "1/angstrom", "special point: length along the path"),
@@ -140,6 +175,7 @@ def bands(case: Case, other: Case | None) -> Result:
     facts["compare"] = level_facts(other) | {"on_path": edge_facts(second.edges)}
     facts["difference"] = _difference_facts(difference)
     arrays["compare/energies"] = Array(second.energies, "eV", arrays["energies"].axes)
+    arrays["compare/first_band"] = Array(second.first_band, "1", "")
     arrays["compare/e_fermi"] = Array(second.e_fermi, "eV", "")
     labels = (case.config["labels"][0], case.config["labels"][1])
 
@@ -158,10 +194,7 @@ def _compared(case: Case, other: Case) -> Bands:
             f"band. Give two Hamiltonians of one structure."
         )
         raise PhysicsError(msg, structure=other.system.name)
-    return band_structure(
-        other.system, case.path, other.e_fermi,
-        n_drop=other.n_drop, n_jobs=other.n_jobs, track=other.track,
-    )  # fmt: skip
+    return _bands(other, None, case.path)
 
 
 def _difference_facts(difference: BandDifference) -> dict[str, Any]:

@@ -118,6 +118,11 @@ class SolveConfig(_Plain):
     near_eV: float = Field(gt=0)
     project: Literal["element", "orbital", "atom"] | None
     overlap_threshold: float = Field(ge=0)
+    solver: Literal["auto", "dense", "sparse"]
+    dense_max: int = Field(ge=1)
+    n_states: int | None = Field(ge=1)
+    factorisation: Literal["auto", "pardiso", "mumps", "superlu"]
+    memory_GB: float | None = Field(gt=0)
     n_jobs: int
     reraise: bool
 

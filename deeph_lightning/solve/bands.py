@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +13,16 @@ from deeph_lightning.solve.dense import eigenstates, overlap_at
 from deeph_lightning.solve.kloop import map_k
 from deeph_lightning.solve.levels import BandEdges, FloatArray, band_edges, channel_energies
 from deeph_lightning.solve.projection import mulliken_weights, orbital_groups
+from deeph_lightning.solve.sparse_levels import aligned
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ase import Atoms
 
     from deeph_lightning.core.operator import Operator
     from deeph_lightning.solve.kpath import BandPath
+    from deeph_lightning.solve.sparse import SparseSolver, States
     from deeph_lightning.solve.system import ElectronicSystem
 
 
@@ -38,6 +40,9 @@ class Bands:
         ``(n_channel, n_k, n_band)``, eV, not shifted.
     e_fermi
         eV.
+    first_band
+        Number of the first band of `energies`, from 0; not 0 where only states near the Fermi
+        level were computed (others are NaN).
     weights
         Mulliken weight of groups of orbitals by their name, each as `energies`; may be empty.
     """
@@ -47,6 +52,7 @@ class Bands:
     energies: FloatArray
     e_fermi: float
     weights: dict[str, FloatArray] = field(default_factory=dict)
+    first_band: int = 0
 
     @property
     def relative(self) -> FloatArray:
@@ -114,6 +120,60 @@ def _projected(
     return found
 
 
+def bands_near(
+    atoms: Atoms,
+    solvers: Sequence[SparseSolver],
+    path: BandPath,
+    e_fermi: float,
+    window_eV: tuple[float, float],
+    *,
+    n_states: int | None = None,
+    n_jobs: int = 1,
+    track: Callable[..., Any] | None = None,
+) -> Bands:
+    """Find the states near the Fermi level along a path, by shift-invert Lanczos.
+
+    Parameters
+    ----------
+    atoms
+        Structure.
+    solvers
+        One for each spin channel.
+    path
+        K-points.
+    e_fermi
+        Fermi level, eV.
+    window_eV
+        Energies relative to the Fermi level between which all states are found.
+    n_states
+        Take this number of states nearest to the Fermi level instead.
+    n_jobs, track
+        See `kloop.map_k`.
+    """
+    low, high = e_fermi + window_eV[0], e_fermi + window_eV[1]
+    task = (
+        partial(_in_window, low, high)
+        if n_states is None
+        else partial(_nearest, e_fermi, n_states)
+    )
+    states = [map_k(partial(task, s), path.k, n_jobs, track) for s in solvers]
+    energies, first = aligned(states)
+    return Bands(atoms, path, energies, e_fermi, first_band=first)
+
+
+def _in_window(low: float, high: float, solver: SparseSolver, k: FloatArray) -> list[States]:
+    return [_bare(solver.window(point, low, high)) for point in k]
+
+
+def _nearest(e_fermi: float, n: int, solver: SparseSolver, k: FloatArray) -> list[States]:
+    return [_bare(solver.nearest(point, e_fermi, n, counts=True)) for point in k]
+
+
+def _bare(states: States) -> States:
+    """Forget the coefficients: those of all k-points would fill the memory."""
+    return states._replace(coefficients=states.coefficients[:, :0])
+
+
 @dataclass(frozen=True)
 class BandDifference:
     """Bands of one Hamiltonian minus those of a reference, each from its own Fermi level.
@@ -159,6 +219,7 @@ def compare_bands(reference: Bands, other: Bands, near_eV: float) -> BandDiffere
     DataError
         The two differ in k-points, spin or number of bands.
     """
+    reference, other = _common_bands(reference, other)
     if reference.energies.shape != other.energies.shape:
         msg = (
             f"the reference has {reference.energies.shape} channels, k-points and bands, the "
@@ -167,9 +228,10 @@ def compare_bands(reference: Bands, other: Bands, near_eV: float) -> BandDiffere
         )
         raise DataError(msg)
     error = other.relative - reference.relative
-    is_near = np.abs(reference.relative) <= near_eV
+    is_near = (np.abs(reference.relative) <= near_eV) & np.isfinite(error)
     near = np.abs(error[is_near])
     found = near.size > 0
+    gaps = [bands.edges.gap for bands in (other, reference)]
     return BandDifference(
         error=error,
         is_near=is_near,
@@ -178,5 +240,24 @@ def compare_bands(reference: Bands, other: Bands, near_eV: float) -> BandDiffere
         rms=float(np.sqrt((near**2).mean())) if found else np.nan,
         largest=float(near.max()) if found else np.nan,
         e_fermi=other.e_fermi - reference.e_fermi,
-        gap=other.edges.gap - reference.edges.gap,
+        gap=gaps[0] - gaps[1],
     )
+
+
+def _common_bands(reference: Bands, other: Bands) -> tuple[Bands, Bands]:
+    """Keep the band numbers that both have, where only some were computed."""
+    first = max(reference.first_band, other.first_band)
+    ends = [bands.first_band + bands.energies.shape[2] for bands in (reference, other)]
+    if first == 0 and not np.isnan(reference.energies).any():
+        return reference, other
+    cut = [
+        replace(
+            bands,
+            energies=bands.energies[
+                :, :, first - bands.first_band : min(ends) - bands.first_band
+            ],
+            first_band=first,
+        )
+        for bands in (reference, other)
+    ]
+    return cut[0], cut[1]

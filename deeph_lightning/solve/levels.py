@@ -83,7 +83,10 @@ class Levels:
     edges
         Gap on the grid.
     band_energy
-        Sum of occupied energies, eV in the cell (the "band-structure energy").
+        Sum of occupied energies, eV in the cell (the "band-structure energy"); NaN where only
+        some states were computed.
+    first_band
+        Number of the first band of `energies`, from 0.
     """
 
     grid: tuple[int, int, int]
@@ -93,6 +96,7 @@ class Levels:
     e_fermi: float
     edges: BandEdges
     band_energy: float
+    first_band: int = 0
 
 
 def channel_energies(
@@ -178,7 +182,7 @@ def band_edges(energies: ArrayLike, k: ArrayLike, e_fermi: float) -> BandEdges:
     Parameters
     ----------
     energies
-        ``(n_channel, n_k, n_band)``, eV, ascending.
+        ``(n_channel, n_k, n_band)``, eV, ascending; NaN for states that were not computed.
     k
         ``(n_k, 3)``.
     e_fermi
@@ -197,18 +201,24 @@ def band_edges(energies: ArrayLike, k: ArrayLike, e_fermi: float) -> BandEdges:
     """
     bands = np.asarray(energies, dtype=np.float64)
     points = np.asarray(k, dtype=np.float64)
-    is_filled = bands <= e_fermi
-    if is_filled.all() or not is_filled.any():
+    is_filled, is_empty = bands <= e_fermi, bands > e_fermi
+    if not (is_filled.any() and is_empty.any()):
         msg = (
-            f"the Fermi level {e_fermi:.4f} eV lies outside the bands, {bands.min():.4f} to "
-            f"{bands.max():.4f} eV. Check the number of electrons."
+            f"the Fermi level {e_fermi:.4f} eV lies outside the bands, {np.nanmin(bands):.4f} "
+            f"to {np.nanmax(bands):.4f} eV. Check the number of electrons."
         )
         raise PhysicsError(msg)
-    n_filled = is_filled.sum(axis=2)
-    if np.any(n_filled != n_filled[:, :1]):
+    # the number of the first empty band, whether the states on both sides were computed or not
+    n_filled = np.where(
+        is_filled.any(axis=2),
+        bands.shape[2] - np.argmax(is_filled[:, :, ::-1], axis=2),
+        np.argmax(is_empty, axis=2),
+    )
+    is_known = np.any(is_filled | is_empty, axis=2).reshape(n_filled.shape)
+    if any(len(np.unique(n[known])) > 1 for n, known in zip(n_filled, is_known, strict=True)):
         return BandEdges(None, None, 0.0, 0.0)
     top = np.where(is_filled, bands, -np.inf)
-    bottom = np.where(is_filled, np.inf, bands)
+    bottom = np.where(is_empty, bands, np.inf)
     vbm, cbm = (
         np.unravel_index(index, bands.shape) for index in (top.argmax(), bottom.argmin())
     )

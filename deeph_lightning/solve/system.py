@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deeph_lightning.core.operator import Operator
-from deeph_lightning.core.ragged import block_offsets, put_blocks
+from deeph_lightning.core.ragged import adjoint, block_offsets, put_blocks, take_blocks
 from deeph_lightning.errors import DataError, PhysicsError
 
 if TYPE_CHECKING:
@@ -136,11 +136,27 @@ def electronic_system(
         raise DataError(msg, structure=data.name)
     return ElectronicSystem(
         name=data.name,
-        channels=spin_channels(H.complete()),
-        S=None if data.S is None else data.S.complete(),
+        channels=spin_channels(hermitised(H)),
+        S=None if data.S is None else hermitised(data.S),
         n_electrons=data.n_electrons if n_electrons is None else n_electrons,
         stated_fermi=data.fermi_energy,
     )
+
+
+def hermitised(op: Operator) -> Operator:
+    """Return half the sum of every block and the adjoint of its partner.
+
+    Partners in files differ by rounding; what uses one triangle of H(k) and what uses all of
+    it must see the same matrix.
+    """
+    full = op.complete()
+    partner = full.pairs.partner
+    values = np.empty_like(full.values)
+    for a, b, index, blocks in full.iterate_blocks():
+        starts = full.offsets[partner[index]]
+        partners = take_blocks(full.values, starts, full.shape_of(b, a))
+        put_blocks(values, full.offsets[index], 0.5 * (blocks + adjoint(partners)))
+    return full.replace(values=values)
 
 
 def spin_channels(H: Operator) -> tuple[Operator, ...]:
