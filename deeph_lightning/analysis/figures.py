@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deeph_lightning.viz import bands as draw_bands
+from deeph_lightning.viz import dos as draw_dos
 from deeph_lightning.viz.style import SINGLE_COLUMN_MM, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from deeph_lightning.solve.bands import BandDifference, Bands
+    from deeph_lightning.solve.dos import DensityOfStates
 
 MEV = 1e3
 
@@ -76,4 +78,19 @@ def comparison_figure(
     for ax in (upper, lower):
         draw_bands.kpath_axis(ax, reference.path.tick, reference.path.labels)
     upper.tick_params(labelbottom=False)
+    return fig
+
+
+def dos_figure(
+    dos: DensityOfStates,
+    other: DensityOfStates | None = None,
+    labels: tuple[str, str] = ("", ""),
+) -> Figure:
+    """Draw a density of states with its parts, or two on one another."""
+    fig = new_figure(SINGLE_COLUMN_MM, 62)
+    ax = fig.subplots()
+    curves = {} if other is not None else dos.projected
+    draw_dos.density_of_states(ax, dos.energies - dos.e_fermi, dos.total, curves)
+    if other is not None:
+        draw_dos.second_density(ax, other.energies - other.e_fermi, other.total, labels)
     return fig

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deeph_lightning.analysis.figures import bands_figure, comparison_figure
+from deeph_lightning.analysis.densities import density_of_states
+from deeph_lightning.analysis.figures import bands_figure, comparison_figure, dos_figure
 from deeph_lightning.analysis.output import Array, edge_facts
 from deeph_lightning.errors import ConfigError, PhysicsError
 from deeph_lightning.solve.bands import (
@@ -17,6 +18,7 @@ from deeph_lightning.solve.bands import (
     bands_near,
     compare_bands,
 )
+from deeph_lightning.solve.factorisation import library
 from deeph_lightning.solve.levels import BandEdges, band_edges
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from deeph_lightning.analysis.case import Case
+    from deeph_lightning.solve.dos import DensityOfStates
     from deeph_lightning.solve.kpath import BandPath
 
 MEV = 1e3
@@ -42,18 +45,19 @@ class Result:
         Arrays by name.
     draw
         Makes the printed figure, inside `viz.style.paper_style`; None without one.
-    bands
-        One or two band structures, for the interactive page.
+    bands, dos
+        One or two band structures or densities of states, for the interactive page.
     """
 
     facts: dict[str, Any]
     arrays: dict[str, Array] = field(default_factory=dict)
     draw: Callable[[], Figure] | None = None
     bands: tuple[Bands, ...] = ()
+    dos: tuple[DensityOfStates, ...] = ()
 
 
-def level_facts(case: Case) -> dict[str, Any]:
-    """Return what is known of the electrons of a case."""
+def level_facts(case: Case, e_fermi: float | None = None) -> dict[str, Any]:
+    """Return what is known of the electrons of a case; its own Fermi level if none is given."""
     system = case.system
     facts: dict[str, Any] = {
         "structure": system.name,
@@ -63,11 +67,13 @@ def level_facts(case: Case) -> dict[str, Any]:
         "n_spin_channels": len(system.channels),
         "is_spinful": system.channels[0].is_spinful,
         "n_electrons": system.n_electrons,
-        "e_fermi_eV": case.e_fermi,
+        "e_fermi_eV": case.e_fermi if e_fermi is None else e_fermi,
         "e_fermi_of_the_data_eV": system.stated_fermi,
         "kgrid": list(case.grid),
         "smearing_eV": case.config["smearing_eV"],
-        "solver": "dense" if case.is_dense else f"sparse, {case.solvers[0].library}",
+        "solver": "dense"
+        if case.is_dense
+        else f"sparse, {library(case.config['factorisation'])}",
     }
     if case.condition is not None:
         facts["overlap"] = {
@@ -209,9 +215,35 @@ def _difference_facts(difference: BandDifference) -> dict[str, Any]:
     }
 
 
+def dos(case: Case, other: Case | None) -> Result:
+    """Compute densities of states around the Fermi level."""
+    found = density_of_states(case)
+    facts = level_facts(case, found.e_fermi) | found.facts
+    arrays = _dos_arrays(found.dos, "")
+    labels = (case.config["labels"][0], case.config["labels"][1])
+    if other is None:
+        return Result(facts, arrays, lambda: dos_figure(found.dos), dos=(found.dos,))
+    second = density_of_states(other)
+    facts["compare"] = level_facts(other, second.e_fermi) | second.facts
+    arrays |= _dos_arrays(second.dos, "compare/")
+    pair = (found.dos, second.dos)
+    return Result(facts, arrays, lambda: dos_figure(*pair, labels), dos=pair)
+
+
+def _dos_arrays(dos: DensityOfStates, prefix: str) -> dict[str, Array]:
+    axes = "spin channel, energy"
+    arrays = {
+        "energies": Array(dos.energies, "eV", "energy, not shifted"),
+        "e_fermi": Array(dos.e_fermi, "eV", ""),
+        "total": Array(dos.total, "electrons/eV", axes),
+    } | {f"projected/{key}": Array(x, "electrons/eV", axes) for key, x in dos.projected.items()}
+    return {prefix + name: array for name, array in arrays.items()}
+
+
 #: Tasks by name: each takes the case of `input` and that of `compare`, or None.
 TASKS: dict[str, Callable[[Case, Case | None], Result]] = {
     "bands": bands,
+    "dos": dos,
     "fermi": fermi,
     "gap": gap,
 }

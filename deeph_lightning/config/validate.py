@@ -98,7 +98,7 @@ class EvaluateConfig(_Plain):
 class SolveConfig(_Plain):
     """Keys of ``conf/solve.yaml``."""
 
-    task: Literal["bands", "fermi", "gap"]
+    task: Literal["bands", "dos", "fermi", "gap"]
     input: str
     output: str
     structure: str | None
@@ -123,6 +123,12 @@ class SolveConfig(_Plain):
     n_states: int | None = Field(ge=1)
     factorisation: Literal["auto", "pardiso", "mumps", "superlu"]
     memory_GB: float | None = Field(gt=0)
+    method: Literal["auto", "gaussian", "tetrahedron", "kpm"]
+    width_eV: float = Field(gt=0)
+    n_energy: int = Field(ge=2)
+    n_moments: int = Field(ge=2)
+    n_vectors: int = Field(ge=1)
+    seed: int = Field(ge=0)
     n_jobs: int
     reraise: bool
 

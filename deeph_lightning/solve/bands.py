@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ase import Atoms
+    from numpy.typing import ArrayLike
 
     from deeph_lightning.core.operator import Operator
     from deeph_lightning.solve.kpath import BandPath
@@ -98,15 +99,45 @@ def band_structure(
     if project is None:
         energies = channel_energies(system, path.k, n_drop, n_jobs, track)
         return Bands(system.atoms, path, energies, e_fermi)
+    energies, weights = projected_states(system, path.k, project, n_drop, n_jobs, track)
+    return Bands(system.atoms, path, energies, e_fermi, weights)
+
+
+def projected_states(
+    system: ElectronicSystem,
+    k: ArrayLike,
+    project: str,
+    n_drop: int = 0,
+    n_jobs: int = 1,
+    track: Callable[..., Any] | None = None,
+) -> tuple[FloatArray, dict[str, FloatArray]]:
+    """Return energies and Mulliken weights of groups of orbitals.
+
+    Parameters
+    ----------
+    system
+        Operators.
+    k
+        ``(n_k, 3)``, fractional.
+    project
+        Grouping of orbitals, of `projection.GROUPINGS`.
+    n_drop, n_jobs, track
+        See `levels.channel_energies`.
+
+    Returns
+    -------
+    energies, weights
+        ``(n_channel, n_k, n_band)``, eV, and of the same shape for each group by its name.
+    """
     names, group = orbital_groups(system.channels[0], project)
+    points = np.atleast_2d(np.asarray(k, dtype=np.float64))
     parts = [
-        map_k(partial(_projected, H, system.S, group, n_drop), path.k, n_jobs, track)
+        map_k(partial(_projected, H, system.S, group, n_drop), points, n_jobs, track)
         for H in system.channels
     ]
     energies = np.array([[energy for energy, _ in part] for part in parts])
     weights = np.array([[weight for _, weight in part] for part in parts])
-    by_name = {name: weights[:, :, n] for n, name in enumerate(names)}
-    return Bands(system.atoms, path, energies, e_fermi, by_name)
+    return energies, {name: weights[:, :, n] for n, name in enumerate(names)}
 
 
 def _projected(

@@ -65,9 +65,37 @@ def kgrid(
     weight = np.full(len(k), 1.0 / len(k))
     if not time_reversal:
         return k, weight
-    partner = np.ravel_multi_index(tuple(minus.T), tuple(counts.tolist()))
-    kept, times = np.unique(np.minimum(partner, np.arange(len(k))), return_counts=True)
+    kept, times = np.unique(_first_of_pair(counts, minus), return_counts=True)
     return k[kept], times / len(k)
+
+
+def unfolded(values: ArrayLike, size: ArrayLike, axis: int = 0) -> FloatArray:
+    """Put values of a grid reduced by time reversal on the whole Gamma-centred grid.
+
+    Parameters
+    ----------
+    values
+        One entry along `axis` for each k-point of ``kgrid(size, time_reversal=True)``, or
+        for each of the whole grid, which is returned as it is.
+    size
+        ``(3,)`` points along each axis.
+    axis
+        The axis of k-points.
+    """
+    counts, array = np.asarray(size, dtype=np.int64), np.asarray(values)
+    if array.shape[axis] == np.prod(counts):
+        return array
+    n = np.stack(np.meshgrid(*(np.arange(m) for m in counts), indexing="ij"), axis=-1)
+    _, index = np.unique(
+        _first_of_pair(counts, -n.reshape(-1, 3) % counts), return_inverse=True
+    )
+    return np.take(array, index, axis=axis)
+
+
+def _first_of_pair(counts: NDArray[np.int64], minus: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the smaller of the numbers of k and -k, for each k of a grid."""
+    partner = np.ravel_multi_index(tuple(minus.T), tuple(counts.tolist()))
+    return np.minimum(partner, np.arange(len(minus)))
 
 
 def grid_size(

@@ -115,7 +115,7 @@ class SparseSolver:
         _, count, _ = self._factorise(PencilAtK(pencil.S, pencil.S), 0.0, counts=True)
         if count:
             msg = (
-                f"structure '{self.pencil.name}', k = {np.round(np.asarray(k, dtype=np.float64), 6).tolist()}: S(k) has "
+                f"structure '{self.pencil.name}', k = {_text(k)}: S(k) has "
                 f"{count} negative eigenvalues. Check that the overlap belongs to the "
                 f"structure, the orbital order, and that no pair is missing."
             )
@@ -200,7 +200,7 @@ class SparseSolver:
             wanted = min(2 * wanted, n_orb - 2)  # states outside lie nearer to the middle
         if inside.sum() != n:
             msg = (
-                f"structure '{self.pencil.name}', k = {np.round(np.asarray(k, dtype=np.float64), 6).tolist()}: "
+                f"structure '{self.pencil.name}', k = {_text(k)}: "
                 f"{int(inside.sum())} states were found between {low:.4f} and {high:.4f} eV, "
                 f"but there are {n}. Move the window a little: window_eV"
             )
@@ -269,6 +269,10 @@ class SparseSolver:
             )
             raise PhysicsError(msg, structure=self.pencil.name) from None
         return _rayleigh_ritz(H, S, vectors)
+
+
+def _text(k: ArrayLike) -> str:
+    return str(np.round(np.asarray(k, dtype=np.float64), 6).tolist())
 
 
 def _rayleigh_ritz(H: Any, S: Any, vectors: NDArray[Any]) -> States:

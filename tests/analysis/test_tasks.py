@@ -143,3 +143,28 @@ def test_command_line(folder: Path, tmp_path: Path) -> None:
     wrong = subprocess.run([*command, "tsk=dos"], cwd=ROOT, capture_output=True, text=True)
     assert wrong.returncode == 2
     assert "task" in wrong.stderr
+
+
+@pytest.mark.parametrize("method", ["gaussian", "tetrahedron", "kpm"])
+def test_density_of_states(method: str, folder: Path, tmp_path: Path) -> None:
+    facts = solve(
+        task="dos", input=folder, output=tmp_path, method=method, project="element",
+        kgrid="[3,3,3]", n_moments=100, n_vectors=14, factorisation="superlu", n_energy=200,
+    )  # fmt: skip
+    assert facts["method"] == method
+    with h5py.File(tmp_path / "dos.h5") as file:
+        total, parts = file["total"][()], file["projected"]
+        assert total.shape == (1, 200)
+        assert file["total"].attrs["unit"] == "electrons/eV"
+        assert np.abs(sum(part[()] for part in parts.values()) - total).max() < EIGENVALUE
+    assert (tmp_path / "dos.png").is_file()
+
+
+def test_all_states_of_a_large_system_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Take method=kpm"):
+        solve(task="dos", input=folder, output=tmp_path, method="gaussian", dense_max=5)
+    with pytest.raises(ConfigError, match="dense_max=5"):
+        solve(
+            task="bands", input=folder, output=tmp_path, project="element", dense_max=5,
+            factorisation="superlu", kpath="ase", kgrid="[1,1,1]",
+        )  # fmt: skip
