@@ -129,6 +129,7 @@ class SolveConfig(_Plain):
     n_moments: int = Field(ge=2)
     n_vectors: int = Field(ge=1)
     seed: int = Field(ge=0)
+    html: bool
     n_jobs: int
     reraise: bool
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deeph_lightning.config.entry import start
@@ -55,7 +54,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if config["compare"] is not None:
         other = Case(config, read_system(config, config["compare"], is_reference=False), shown)
     result = TASKS[config["task"]](case, other)
-    files = write_result(Path(output), config["task"], result)
+    files = write_result(output, result, case.system.atoms, config)
     log.info("wrote %s to %s", ", ".join(path.name for path in files), output)
     return result.facts
 

@@ -44,7 +44,7 @@ def kpath_axis(ax: Axes, tick: ArrayLike, labels: Sequence[str]) -> Axes:
     return ax
 
 
-def _broken(x: np.ndarray, energies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def broken(x: np.ndarray, energies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Insert NaN rows where the path jumps, i.e. where two points share one abscissa."""
     jump = np.flatnonzero(np.diff(x) <= 0) + 1
     return np.insert(x, jump, np.nan), np.insert(energies, jump, np.nan, axis=0)
@@ -91,7 +91,7 @@ def bands(
         energies = np.asarray(energies, dtype=float)
         low, high = window_eV
         shown = (energies.max(0) >= low) & (energies.min(0) <= high)
-        ax.plot(*_broken(x, energies[:, shown]), color=colour, ls=style, lw=width)
+        ax.plot(*broken(x, energies[:, shown]), color=colour, ls=style, lw=width)
         handles.append(Line2D([], [], color=colour, ls=style, lw=width, label=label))
     ax.axhline(0.0, color="black", lw=0.4, ls=":", zorder=0)
     ax.set_ylim(*window_eV)
@@ -177,7 +177,7 @@ def band_errors(
     has_state = near.any(1)
     count = np.maximum(near.sum(1), 1)
     mean = np.where(has_state, np.nansum(error, 1) / count, np.nan)
-    ax.plot(*_broken(x, mean[:, None]), color="black", lw=0.8)
+    ax.plot(*broken(x, mean[:, None]), color="black", lw=0.8)
     ax.set_ylim(bottom=0.0)
     ax.set_ylabel("|error| (meV)")
     return ax
