@@ -35,3 +35,7 @@ CODE_EIGENVALUE = 2e-4
 DENSE_SPARSE = 1e-8
 #: Fermi levels by counting negative pivots and by full diagonalisation, eV.
 FERMI_INERTIA = 1e-4
+#: Derivatives of bands (eV Å, eV Å^2) against central differences.
+FINITE_DIFFERENCE = 1e-5
+#: Density matrix of a converged calculation from its last H.
+DENSITY_MATRIX = 1e-5

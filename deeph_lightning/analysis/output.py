@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 
 from deeph_lightning.io.files import new_file
+from deeph_lightning.units import VELOCITY_PER_SLOPE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
+    from deeph_lightning.solve.derivatives import EffectiveMass
     from deeph_lightning.solve.levels import BandEdge, BandEdges
 
 
@@ -77,4 +79,19 @@ def _edge(edge: BandEdge | None) -> dict[str, Any] | None:
         "k_fractional": list(edge.k),
         "spin_channel": edge.channel,
         "band": edge.band,
+    }
+
+
+def mass_facts(mass: EffectiveMass, channel: int, band: int) -> dict[str, Any]:
+    """Return slope and curvature of a band as they are written."""
+    masses, axes = mass.principal()
+    return {
+        "energy_eV": mass.energy,
+        "k_fractional": mass.k,
+        "spin_channel": channel,
+        "band": band,
+        "velocity_m_per_s": VELOCITY_PER_SLOPE * mass.slope,
+        "inverse_mass_tensor_per_electron_mass": mass.inverse_tensor,
+        "principal_masses_electron_mass": masses,
+        "principal_axes_cartesian": axes.T,
     }

@@ -9,7 +9,7 @@ import numpy as np
 
 from deeph_lightning.analysis.densities import density_of_states
 from deeph_lightning.analysis.figures import bands_figure, comparison_figure, dos_figure
-from deeph_lightning.analysis.output import Array, edge_facts
+from deeph_lightning.analysis.output import Array, edge_facts, mass_facts
 from deeph_lightning.errors import ConfigError, PhysicsError
 from deeph_lightning.solve.bands import (
     BandDifference,
@@ -18,6 +18,8 @@ from deeph_lightning.solve.bands import (
     bands_near,
     compare_bands,
 )
+from deeph_lightning.solve.density import density
+from deeph_lightning.solve.derivatives import effective_mass, refined_extremum
 from deeph_lightning.solve.factorisation import library
 from deeph_lightning.solve.levels import BandEdges, band_edges
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from deeph_lightning.analysis.case import Case
+    from deeph_lightning.core.operator import Operator
     from deeph_lightning.solve.dos import DensityOfStates
     from deeph_lightning.solve.kpath import BandPath
 
@@ -47,6 +50,8 @@ class Result:
         Makes the printed figure, inside `viz.style.paper_style`; None without one.
     bands, dos
         One or two band structures or densities of states, for the interactive page.
+    rho
+        Density matrix.
     """
 
     facts: dict[str, Any]
@@ -54,6 +59,7 @@ class Result:
     draw: Callable[[], Figure] | None = None
     bands: tuple[Bands, ...] = ()
     dos: tuple[DensityOfStates, ...] = ()
+    rho: Operator | None = None
 
 
 def level_facts(case: Case, e_fermi: float | None = None) -> dict[str, Any]:
@@ -240,10 +246,79 @@ def _dos_arrays(dos: DensityOfStates, prefix: str) -> dict[str, Array]:
     return {prefix + name: array for name, array in arrays.items()}
 
 
+def effective_masses(case: Case, other: Case | None) -> Result:
+    """Find slopes and masses at the band edges, or at a k-point and band that are given."""
+    _check_alone(case, other, "effective_mass")
+    if case.n_drop:
+        msg = (
+            f"structure '{case.system.name}': {case.n_drop} nearly dependent combinations of "
+            f"orbitals were left out, which derivatives do not allow. Lower overlap_threshold"
+        )
+        raise PhysicsError(msg, structure=case.system.name)
+    facts = level_facts(case)
+    if case.config["k"] is not None:
+        band = case.config["band"]
+        if band is None or not 0 <= band < case.system.n_orb:
+            msg = (
+                f"band={band}: give the number of the band with k=[...], from 0 to "
+                f"{case.system.n_orb - 1}"
+            )
+            raise ConfigError(msg, key="band")
+        facts["bands"] = [
+            mass_facts(effective_mass(H, case.system.S, case.config["k"], band), channel, band)
+            for channel, H in enumerate(case.system.channels)
+        ]
+        return Result(facts)
+    edges = _edges(case)
+    if edges.vbm is None or edges.cbm is None:
+        msg = (
+            f"structure '{case.system.name}' is a metal: it has no band edges. Give a k-point "
+            f"and the number of a band: k=[0,0,0] band=3"
+        )
+        raise PhysicsError(msg, structure=case.system.name)
+    facts |= edge_facts(edges)
+    for name, edge in (("hole", edges.vbm), ("electron", edges.cbm)):
+        H = case.system.channels[edge.channel]
+        mass = refined_extremum(H, case.system.S, edge.k, edge.band)
+        facts[name] = mass_facts(mass, edge.channel, edge.band)
+    return Result(facts)
+
+
+def density_matrix(case: Case, other: Case | None) -> Result:
+    """Sum occupied states: density matrix, Mulliken populations, spin moments."""
+    _check_alone(case, other, "density_matrix")
+    found = density(case.system, case.levels, case.config["smearing_eV"], case.n_drop)
+    facts = level_facts(case) | {
+        "band_energy_eV": found.band_energy,
+        "electrons_counted": float(found.populations.sum()),
+        "symbols": case.system.atoms.get_chemical_symbols(),
+        "mulliken_populations": found.populations,
+    }
+    if len(case.system.channels) > 1 or case.system.channels[0].is_spinful:
+        facts["mulliken_moments_xyz"] = found.moments
+    return Result(facts, rho=found.rho)
+
+
+def _check_alone(case: Case, other: Case | None, task: str) -> None:
+    """Refuse a second Hamiltonian, and systems of which not all states are computed."""
+    if other is not None:
+        msg = f"compare: task={task} takes one Hamiltonian only. Leave compare away."
+        raise ConfigError(msg, key="compare")
+    if not case.is_dense:
+        msg = (
+            f"task={task} needs all states, but structure '{case.system.name}' has "
+            f"{case.system.n_orb} orbitals, more than dense_max={case.config['dense_max']}. "
+            f"Raise dense_max if time and memory allow."
+        )
+        raise ConfigError(msg, key="dense_max")
+
+
 #: Tasks by name: each takes the case of `input` and that of `compare`, or None.
 TASKS: dict[str, Callable[[Case, Case | None], Result]] = {
     "bands": bands,
+    "density_matrix": density_matrix,
     "dos": dos,
+    "effective_mass": effective_masses,
     "fermi": fermi,
     "gap": gap,
 }

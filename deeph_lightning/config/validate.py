@@ -98,7 +98,7 @@ class EvaluateConfig(_Plain):
 class SolveConfig(_Plain):
     """Keys of ``conf/solve.yaml``."""
 
-    task: Literal["bands", "dos", "fermi", "gap"]
+    task: Literal["bands", "density_matrix", "dos", "effective_mass", "fermi", "gap"]
     input: str
     output: str
     structure: str | None
@@ -116,7 +116,7 @@ class SolveConfig(_Plain):
     n_point: int = Field(ge=2)
     window_eV: list[float] = Field(min_length=2, max_length=2)
     near_eV: float = Field(gt=0)
-    project: Literal["element", "orbital", "atom"] | None
+    project: Literal["element", "orbital", "atom", "magnetic"] | None
     overlap_threshold: float = Field(ge=0)
     solver: Literal["auto", "dense", "sparse"]
     dense_max: int = Field(ge=1)
@@ -129,7 +129,10 @@ class SolveConfig(_Plain):
     n_moments: int = Field(ge=2)
     n_vectors: int = Field(ge=1)
     seed: int = Field(ge=0)
+    k: list[float] | None = Field(min_length=3, max_length=3)
+    band: int | None
     html: bool
+    export: list[Literal["ase", "pymatgen", "wannier90"]]
     n_jobs: int
     reraise: bool
 

@@ -54,7 +54,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if config["compare"] is not None:
         other = Case(config, read_system(config, config["compare"], is_reference=False), shown)
     result = TASKS[config["task"]](case, other)
-    files = write_result(output, result, case.system.atoms, config)
+    files = write_result(output, result, case)
     log.info("wrote %s to %s", ", ".join(path.name for path in files), output)
     return result.facts
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from deeph_lightning.core.operator import Operator
 
 #: Ways to group orbitals.
-GROUPINGS = ("element", "orbital", "atom")
+GROUPINGS = ("element", "orbital", "atom", "magnetic")
+#: Name of a group of "magnetic".
+MAGNETIC = "{label} {atom} l{l} m{m}"
 
 
 def orbital_groups(H: Operator, by: str) -> tuple[list[str], NDArray[np.int64]]:
@@ -27,7 +29,8 @@ def orbital_groups(H: Operator, by: str) -> tuple[list[str], NDArray[np.int64]]:
     H
         Operator whose orbitals are meant.
     by
-        "element" ("C"), "orbital" ("C p"), or "atom" ("C 0", atoms from 0).
+        "element" ("C"), "orbital" ("C p"), "atom" ("C 0", atoms from 0), or "magnetic"
+        ("C 0 l1 m-1": shells of one degree together).
 
     Returns
     -------
@@ -43,13 +46,17 @@ def orbital_groups(H: Operator, by: str) -> tuple[list[str], NDArray[np.int64]]:
         raise ConfigError(
             f"project = {by}: expected one of {', '.join(GROUPINGS)}", key="project"
         )
-    labels = species_labels(H.atoms)
     names: dict[str, int] = {}
     rows: list[int] = []
-    for n, label in enumerate(map(str, labels)):
-        for l in H.basis.orbital_l(label).tolist():
-            suffix = {"element": "", "orbital": f" {SHELL_LETTERS[l]}", "atom": f" {n}"}[by]
-            rows.append(names.setdefault(label + suffix, len(names)))
+    for n, label in enumerate(map(str, species_labels(H.atoms))):
+        for l, m in zip(H.basis.orbital_l(label), H.basis.orbital_m(label), strict=True):
+            name = {
+                "element": label,
+                "orbital": f"{label} {SHELL_LETTERS[l]}",
+                "atom": f"{label} {n}",
+                "magnetic": MAGNETIC.format(label=label, atom=n, l=l, m=m),
+            }[by]
+            rows.append(names.setdefault(name, len(names)))
     return list(names), np.tile(np.array(rows, dtype=np.int64), H.n_spin)
 
 

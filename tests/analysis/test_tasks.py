@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 import pytest
+from ase.io import jsonio as ase_json
 from omegaconf import OmegaConf
+from pymatgen.electronic_structure.bandstructure import BandStructureSymmLine
 
 from deeph_lightning.config.suggest import compose_checked
 from deeph_lightning.errors import ConfigError, DataError, PhysicsError
@@ -168,3 +170,47 @@ def test_all_states_of_a_large_system_are_refused(folder: Path, tmp_path: Path) 
             task="bands", input=folder, output=tmp_path, project="element", dense_max=5,
             factorisation="superlu", kpath="ase", kgrid="[1,1,1]",
         )  # fmt: skip
+
+
+def test_masses_of_the_edges(folder: Path, tmp_path: Path) -> None:
+    facts = solve(
+        task="effective_mass", input=folder, output=tmp_path, n_electrons=18, kgrid="[3,3,3]",
+        n_point=30, kpath="ase",
+    )  # fmt: skip
+    assert facts["electron"]["energy_eV"] <= facts["cbm"]["energy_eV"] + EIGENVALUE
+    assert facts["hole"]["energy_eV"] >= facts["vbm"]["energy_eV"] - EIGENVALUE
+    assert np.all(facts["electron"]["principal_masses_electron_mass"] > 0)
+    assert np.all(facts["hole"]["principal_masses_electron_mass"] < 0)
+    with pytest.raises(ConfigError, match="band=None"):
+        solve(
+            task="effective_mass", input=folder, output=tmp_path, k="[0,0,0]", kgrid="[1,1,1]"
+        )
+
+
+def test_density_matrix_is_written(folder: Path, tmp_path: Path) -> None:
+    facts = solve(task="density_matrix", input=folder, output=tmp_path, kgrid="[2,2,2]")
+    assert abs(facts["electrons_counted"] - 8) < 1e3 * EIGENVALUE
+    written = deeph.read(tmp_path / "density_matrix", ("rho",))
+    assert written.rho is not None
+    with pytest.raises(ConfigError, match="one Hamiltonian only"):
+        solve(task="density_matrix", input=folder, output=tmp_path, compare=folder)
+
+
+def test_exports(folder: Path, tmp_path: Path) -> None:
+    solve(
+        task="bands", input=folder, output=tmp_path, n_point=60, kgrid="[1,1,1]",
+        export="[ase,pymatgen,wannier90]",
+    )  # fmt: skip
+    bands = ase_json.read_json(tmp_path / "bands_ase.json")
+    assert bands.energies.shape[2] == 14
+    found = json.loads((tmp_path / "bands_pymatgen.json").read_text())
+    assert BandStructureSymmLine.from_dict(found).nb_bands == 14
+    assert (tmp_path / "wannier90_hr.dat").read_text().split("\n")[1].strip() == "14"
+    text = (tmp_path / "bands.html").read_text(encoding="utf-8")
+    assert text.startswith("<!doctype html>")
+    solve(
+        task="dos", input=folder, output=tmp_path, kgrid="[1,1,1]", project="magnetic",
+        export="[pymatgen]", html=False,
+    )  # fmt: skip
+    assert "pdos" in json.loads((tmp_path / "dos_pymatgen.json").read_text())
+    assert not (tmp_path / "dos.html").exists()
