@@ -196,7 +196,7 @@ def _structure_figure(atoms: Atoms) -> go.Figure:
         index = np.flatnonzero(symbols == symbol)
         number = atomic_numbers[symbol]
         r, g, b = (255 * jmol_colors[number]).astype(int)
-        size = 18 * covalent_radii[number] / max(1.0, len(atoms) ** (1 / 3) / 3)
+        size = 12 * covalent_radii[number] / max(1.0, len(atoms) ** (1 / 3) / 3)
         x, y, z = positions[index].T
         figure.add_scatter3d(
             x=x, y=y, z=z, mode="markers", name=symbol, customdata=index,

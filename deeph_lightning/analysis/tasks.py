@@ -18,6 +18,7 @@ from deeph_lightning.solve.bands import (
     bands_near,
     compare_bands,
 )
+from deeph_lightning.solve.conditioning import ghost_check
 from deeph_lightning.solve.density import density
 from deeph_lightning.solve.derivatives import effective_mass, refined_extremum
 from deeph_lightning.solve.factorisation import library
@@ -91,6 +92,26 @@ def level_facts(case: Case, e_fermi: float | None = None) -> dict[str, Any]:
     return facts
 
 
+def state_facts(case: Case) -> dict[str, Any]:
+    """Return how far states near the Fermi level can be trusted, where S is worst."""
+    condition, S, near = case.condition, case.system.S, case.config["near_eV"]
+    if condition is None or S is None:
+        return {}
+    low, high = case.e_fermi - near, case.e_fermi + near
+    k = condition.k_smallest
+    found = [ghost_check(H, S, k, low, high, case.n_drop) for H in case.system.channels]
+    return {
+        "states_near_e_fermi": {
+            "at_k_fractional": list(k),
+            "within_eV": near,
+            "largest_amplification": max(
+                float(check.amplification.max(initial=0.0)) for check in found
+            ),
+            "ghosts_eV": [float(energy) for check in found for energy in check.ghosts],
+        }
+    }
+
+
 def fermi(case: Case, other: Case | None) -> Result:
     """Find the Fermi level by counting electrons."""
     facts = level_facts(case)
@@ -112,9 +133,9 @@ def _level_arrays(case: Case) -> dict[str, Array]:
 
 def gap(case: Case, other: Case | None) -> Result:
     """Find the band edges on the grid and, in crystals, along the path too."""
-    facts = level_facts(case) | edge_facts(_edges(case))
+    facts = level_facts(case) | state_facts(case) | edge_facts(_edges(case))
     if other is not None:
-        facts["compare"] = level_facts(other) | edge_facts(_edges(other))
+        facts["compare"] = level_facts(other) | state_facts(other) | edge_facts(_edges(other))
         difference = facts["compare"]["gap_eV"] - facts["gap_eV"]
         facts["gap_difference_meV"] = MEV * difference
     return Result(facts, _level_arrays(case))
@@ -166,7 +187,9 @@ def bands(case: Case, other: Case | None) -> Result:
     """Solve along the path; with a second Hamiltonian, along the same path."""
     path = case.path  # first: a molecule has none
     found = _bands(case, case.config["project"])
-    facts = level_facts(case) | {"on_path": edge_facts(found.edges)}
+    facts = level_facts(case) | state_facts(case) | {"on_path": edge_facts(found.edges)}
+    if not case.is_dense:
+        facts["largest_residual_eV"] = found.residual
     low, high = case.config["window_eV"]
     arrays = {
         "energies": Array(found.energies, "eV", "spin channel, k-point, band"),
@@ -184,7 +207,9 @@ def bands(case: Case, other: Case | None) -> Result:
         return Result(facts, arrays, lambda: bands_figure(found, (low, high)), (found,))
     second = _compared(case, other)
     difference = compare_bands(found, second, case.config["near_eV"])
-    facts["compare"] = level_facts(other) | {"on_path": edge_facts(second.edges)}
+    facts["compare"] = (
+        level_facts(other) | state_facts(other) | {"on_path": edge_facts(second.edges)}
+    )
     facts["difference"] = _difference_facts(difference)
     arrays["compare/energies"] = Array(second.energies, "eV", arrays["energies"].axes)
     arrays["compare/first_band"] = Array(second.first_band, "1", "")

@@ -46,6 +46,8 @@ class Bands:
         level were computed (others are NaN).
     weights
         Mulliken weight of groups of orbitals by their name, each as `energies`; may be empty.
+    residual
+        Largest ``|H C - E S C|`` of a state that was found by iteration, eV.
     """
 
     atoms: Atoms
@@ -54,6 +56,7 @@ class Bands:
     e_fermi: float
     weights: dict[str, FloatArray] = field(default_factory=dict)
     first_band: int = 0
+    residual: float = 0.0
 
     @property
     def relative(self) -> FloatArray:
@@ -189,7 +192,8 @@ def bands_near(
     )
     states = [map_k(partial(task, s), path.k, n_jobs, track) for s in solvers]
     energies, first = aligned(states)
-    return Bands(atoms, path, energies, e_fermi, first_band=first)
+    residual = max(s.residual for part in states for s in part)
+    return Bands(atoms, path, energies, e_fermi, first_band=first, residual=residual)
 
 
 def _in_window(low: float, high: float, solver: SparseSolver, k: FloatArray) -> list[States]:

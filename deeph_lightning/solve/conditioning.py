@@ -17,6 +17,7 @@ import numpy as np
 from scipy import linalg
 
 from deeph_lightning.errors import OverlapNotPositiveError
+from deeph_lightning.solve.dense import eigenstates, overlap_at
 from deeph_lightning.solve.kloop import map_k
 
 if TYPE_CHECKING:
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 
     from deeph_lightning.core.operator import Operator
 
-#: A state of which more than this part lies in the left-out or nearly left-out combinations
-#: is suspect: a ghost.
+#: Combinations of orbitals with a smaller eigenvalue of S(k) count as nearly dependent.
+NEARLY_DEPENDENT = 1e-3
+#: A state of which more than this part rests on them is suspect: a ghost.
 GHOST_WEIGHT = 0.5
 
 
@@ -98,8 +100,54 @@ def _eigenvalues(S: Operator, k: NDArray[np.float64]) -> list[NDArray[np.float64
     return [linalg.eigvalsh(S.bloch(point), check_finite=False) for point in k]
 
 
+@dataclass(frozen=True)
+class GhostCheck:
+    """How much the states of an energy window rest on nearly dependent orbitals.
+
+    Attributes
+    ----------
+    energies
+        ``(n,)``, states in the window, eV.
+    weight
+        ``(n,)``, 0..1, the part on combinations below `NEARLY_DEPENDENT`.
+    amplification
+        ``(n,)``, ``|C|^2``: an error dH moves the level by at most its 2-norm times this.
+    """
+
+    energies: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    amplification: NDArray[np.float64]
+
+    @property
+    def ghosts(self) -> NDArray[np.float64]:
+        """Energies of states with more than `GHOST_WEIGHT`, eV."""
+        return self.energies[self.weight > GHOST_WEIGHT]
+
+
+def ghost_check(
+    H: Operator, S: Operator, k: ArrayLike, low: float, high: float, n_drop: int = 0
+) -> GhostCheck:
+    """Weigh the states between two energies at one k-point.
+
+    Parameters
+    ----------
+    H, S
+        Operators.
+    k
+        ``(3,)``, fractional; where S(k) is worst, see `OverlapCondition`.
+    low, high
+        eV.
+    n_drop
+        Combinations of orbitals left out.
+    """
+    (energies,), (C,) = eigenstates(H, S, k, n_drop)
+    inside = (energies >= low) & (energies <= high)
+    weight, amplification = ghost_weights(overlap_at(S, k, H.n_spin), C[:, inside])
+    return GhostCheck(energies[inside], weight, amplification)
+
+
 def ghost_weights(
-    S_k: NDArray[np.complex128], C: NDArray[np.complex128], soft: float
+    S_k: NDArray[np.complex128], C: NDArray[np.complex128]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     r"""Return how much states rest on nearly dependent combinations of orbitals.
 
@@ -109,8 +157,6 @@ def ghost_weights(
         ``(n, n)``, overlap at one k-point.
     C
         ``(n, m)``, states with ``C^dagger S C = 1``.
-    soft
-        Combinations whose eigenvalue of S(k) is smaller count as nearly dependent.
 
     Returns
     -------
@@ -123,4 +169,4 @@ def ghost_weights(
     values, vectors = linalg.eigh(S_k, check_finite=False)
     parts = np.abs(vectors.conj().T @ C) ** 2  # |y|^2 / lambda
     weight = np.clip(values, 0, None)[:, None] * parts
-    return weight[values < soft].sum(axis=0), np.asarray(parts.sum(axis=0))
+    return weight[values < NEARLY_DEPENDENT].sum(axis=0), np.asarray(parts.sum(axis=0))

@@ -8,7 +8,7 @@ import pytest
 from deeph_lightning.core.operator import Operator
 from deeph_lightning.errors import DataError, OverlapNotPositiveError, PhysicsError
 from deeph_lightning.solve.bands import band_structure, compare_bands
-from deeph_lightning.solve.conditioning import ghost_weights, overlap_condition
+from deeph_lightning.solve.conditioning import ghost_check, overlap_condition
 from deeph_lightning.solve.dense import eigenstates, eigenvalues, overlap_at
 from deeph_lightning.solve.kpath import band_path
 from deeph_lightning.solve.levels import band_edges, channel_energies, grid_levels, occupations
@@ -138,11 +138,13 @@ def test_dependent_orbitals_are_left_out_at_every_k(rng) -> None:
 def test_ghosts_are_seen(rng) -> None:
     data = toy(rng, gap=4.0)
     data.S = dependent(data, 1e-5)
-    _, (C,) = eigenstates(data.H, data.S, [0, 0, 0])
-    weight, amplification = ghost_weights(data.S.bloch([0, 0, 0]), C, soft=1e-3)
-    assert (weight > 0.5).sum() == 1
-    assert np.argmax(amplification) == np.argmax(weight)
-    assert amplification.max() > 1e4
+    found = ghost_check(data.H, data.S, [0, 0, 0], -np.inf, np.inf)
+    assert len(found.ghosts) == 1
+    assert found.ghosts[0] == found.energies[np.argmax(found.amplification)]
+    assert found.amplification.max() > 1e4
+    healthy = ghost_check(data.H, toy(np.random.default_rng(1)).S, [0, 0, 0], -9.0, 9.0)
+    assert not len(healthy.ghosts)
+    assert healthy.amplification.max() < 2
 
 
 def test_overlap_beyond_repair(rng) -> None:
