@@ -79,3 +79,7 @@ class CheckpointError(DeepHError, RuntimeError):
 
 class MissingDependencyError(DeepHError, ImportError):
     """An optional package is not installed."""
+
+
+class ResourceError(DeepHError, RuntimeError):
+    """Memory or disk do not suffice; raised before the work begins."""

@@ -16,6 +16,10 @@ HARTREE_EV = 27.211386245988
 RYDBERG_EV = 13.605693122994
 BOHR_ANGSTROM = 0.529177210903
 BOLTZMANN_EV_PER_K = 8.617333262e-5
+#: hbar^2 over the electron mass, eV Å^2.
+HBAR2_OVER_ELECTRON_MASS = 7.619964223
+#: Velocity, m/s, of a slope dE/dk of one eV Å.
+VELOCITY_PER_SLOPE = 151926.7449
 
 
 class CodeConstants(NamedTuple):

@@ -50,3 +50,13 @@ CODE_EIGENVALUE_SIESTA_TOP = 2e-4
 OTHER_CONVERTER = 1e-6
 #: Elements of single precision files, relative.
 SINGLE_PRECISION = 1e-6
+#: Eigenvalues (eV) against those that the DFT code printed.
+CODE_EIGENVALUE = 2e-4
+#: Dense and sparse eigenvalues of one problem, eV.
+DENSE_SPARSE = 1e-8
+#: Fermi levels by counting negative pivots and by full diagonalisation, eV.
+FERMI_INERTIA = 1e-4
+#: Derivatives of bands (eV Å, eV Å^2) against central differences.
+FINITE_DIFFERENCE = 1e-5
+#: Density matrix of a converged calculation from its last H.
+DENSITY_MATRIX = 1e-5

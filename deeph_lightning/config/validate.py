@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -95,6 +95,56 @@ class EvaluateConfig(_Plain):
     reraise: bool
 
 
+class SolveConfig(_Plain):
+    """Keys of ``conf/solve.yaml``."""
+
+    task: Literal["bands", "density_matrix", "dos", "effective_mass", "fermi", "gap"]
+    input: str
+    output: str
+    structure: str | None
+    hamiltonian: Literal["H", "H_pred"]
+    compare: str | None
+    compare_hamiltonian: Literal["H", "H_pred"]
+    labels: list[str] = Field(min_length=2, max_length=2)
+    overlap: str | None
+    n_electrons: float | None = Field(gt=0)
+    kgrid: list[Annotated[int, Field(ge=1)]] | None = Field(min_length=3, max_length=3)
+    k_spacing: float = Field(gt=0)
+    n_k_min: int = Field(ge=1)
+    smearing_eV: float = Field(gt=0)
+    kpath: str | None
+    n_point: int = Field(ge=2)
+    window_eV: list[float] = Field(min_length=2, max_length=2)
+    near_eV: float = Field(gt=0)
+    project: Literal["element", "orbital", "atom", "magnetic"] | None
+    overlap_threshold: float = Field(ge=0)
+    solver: Literal["auto", "dense", "sparse"]
+    dense_max: int = Field(ge=1)
+    n_states: int | None = Field(ge=1)
+    factorisation: Literal["auto", "pardiso", "mumps", "superlu"]
+    memory_GB: float | None = Field(gt=0)
+    method: Literal["auto", "gaussian", "tetrahedron", "kpm"]
+    width_eV: float = Field(gt=0)
+    n_energy: int = Field(ge=2)
+    n_moments: int = Field(ge=2)
+    n_vectors: int = Field(ge=1)
+    seed: int = Field(ge=0)
+    k: list[float] | None = Field(min_length=3, max_length=3)
+    band: int | None
+    html: bool
+    export: list[Literal["ase", "pymatgen", "wannier90"]]
+    n_jobs: int
+    reraise: bool
+
+    @model_validator(mode="after")
+    def _in_order(self) -> SolveConfig:
+        if not self.window_eV[0] < self.window_eV[1]:
+            raise ValueError(f"window_eV = {self.window_eV}: the lower energy comes first")
+        if self.n_jobs == 0:
+            raise ValueError("n_jobs = 0: give the number of processes, or -1 for every core")
+        return self
+
+
 def dotted_keys(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yield every dotted key and its kind: ``node``, ``value`` or ``missing`` (``???``).
 
@@ -177,6 +227,11 @@ def check_evaluate(config: Mapping[str, Any]) -> None:
     _check_plain(EvaluateConfig, config)
     check_node(config["report"], key="report")
     _check_data_root(config["data"])
+
+
+def check_solve(config: Mapping[str, Any]) -> None:
+    """Check a resolved configuration of a solver; see `check_train`."""
+    _check_plain(SolveConfig, config)
 
 
 def _check_data_root(node: Mapping[str, Any]) -> None:

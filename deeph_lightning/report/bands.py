@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deeph_lightning.report.errors import MEV, ErrorSums
-from deeph_lightning.solve.dense import eigenvalues, fermi_level, kgrid
+from deeph_lightning.solve.dense import eigenvalues, fermi_level, grid_size, kgrid
 from deeph_lightning.solve.kpath import BandPath, band_path
 from deeph_lightning.units import RYDBERG_EV
 
@@ -143,7 +143,12 @@ class BandComparison:
         self.name, self.settings = name, settings
         self._hamiltonians, self._overlap = (reference, predicted), overlap
         self.is_periodic = np.any(reference.pairs.R != 0, axis=0)  # no R across a vacuum
-        self.grid = self._grid_size()
+        self.grid = grid_size(
+            overlap.atoms,
+            settings.k_spacing,
+            settings.n_k_min,
+            is_periodic=self.is_periodic,
+        )
         k, self._weight = kgrid(self.grid, time_reversal=not reference.is_spinful)
         self._energies = self._solve(k)
         self.e_fermi = tuple(
@@ -176,12 +181,6 @@ class BandComparison:
         reference, predicted = self._relative(self._solve(path.k))
         near = self.settings.near_eV
         return PathBands(self.name, formula(atoms), path, reference, predicted, near)
-
-    def _grid_size(self) -> tuple[int, int, int]:
-        reciprocal = 2 * np.pi * np.linalg.norm(self._overlap.atoms.cell.reciprocal(), axis=1)
-        wanted = np.rint(reciprocal / self.settings.k_spacing).astype(int)
-        size = np.where(self.is_periodic, np.maximum(wanted, self.settings.n_k_min), 1)
-        return int(size[0]), int(size[1]), int(size[2])
 
     def _solve(self, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Eigenvalues of both sides, ``(n_k, n_band)`` each, eV."""

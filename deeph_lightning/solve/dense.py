@@ -13,6 +13,8 @@ from deeph_lightning.errors import OverlapNotPositiveError, PhysicsError, ShapeE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ase import Atoms
+
     from deeph_lightning.core.operator import Operator
 
 FloatArray = NDArray[np.float64]
@@ -63,12 +65,63 @@ def kgrid(
     weight = np.full(len(k), 1.0 / len(k))
     if not time_reversal:
         return k, weight
-    partner = np.ravel_multi_index(tuple(minus.T), tuple(counts.tolist()))
-    kept, times = np.unique(np.minimum(partner, np.arange(len(k))), return_counts=True)
+    kept, times = np.unique(_first_of_pair(counts, minus), return_counts=True)
     return k[kept], times / len(k)
 
 
-def eigenvalues(H: Operator, S: Operator | None, k: ArrayLike) -> FloatArray:
+def unfolded(values: ArrayLike, size: ArrayLike, axis: int = 0) -> FloatArray:
+    """Put values of a grid reduced by time reversal on the whole Gamma-centred grid.
+
+    Parameters
+    ----------
+    values
+        One entry along `axis` for each k-point of ``kgrid(size, time_reversal=True)``, or
+        for each of the whole grid, which is returned as it is.
+    size
+        ``(3,)`` points along each axis.
+    axis
+        The axis of k-points.
+    """
+    counts, array = np.asarray(size, dtype=np.int64), np.asarray(values)
+    if array.shape[axis] == np.prod(counts):
+        return array
+    n = np.stack(np.meshgrid(*(np.arange(m) for m in counts), indexing="ij"), axis=-1)
+    _, index = np.unique(
+        _first_of_pair(counts, -n.reshape(-1, 3) % counts), return_inverse=True
+    )
+    return np.take(array, index, axis=axis)
+
+
+def _first_of_pair(counts: NDArray[np.int64], minus: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the smaller of the numbers of k and -k, for each k of a grid."""
+    partner = np.ravel_multi_index(tuple(minus.T), tuple(counts.tolist()))
+    return np.minimum(partner, np.arange(len(minus)))
+
+
+def grid_size(
+    atoms: Atoms, k_spacing: float, n_k_min: int = 1, *, is_periodic: ArrayLike | None = None
+) -> tuple[int, int, int]:
+    """Return the size of a grid of a given density.
+
+    Parameters
+    ----------
+    atoms
+        Structure.
+    k_spacing
+        Distance of grid points aimed at, 1/Å with 2 pi.
+    n_k_min
+        Smallest number of points along a periodic direction.
+    is_periodic
+        ``(3,)``: directions with a dispersion; without it ``atoms.pbc``. Others get one point.
+    """
+    pbc = np.asarray(atoms.pbc if is_periodic is None else is_periodic, dtype=np.bool_)
+    reciprocal = 2 * np.pi * np.linalg.norm(atoms.cell.reciprocal(), axis=1)
+    wanted = np.rint(reciprocal / k_spacing).astype(int)
+    size = np.where(pbc, np.maximum(wanted, n_k_min), 1)
+    return int(size[0]), int(size[1]), int(size[2])
+
+
+def eigenvalues(H: Operator, S: Operator | None, k: ArrayLike, n_drop: int = 0) -> FloatArray:
     """Return the band energies at a list of k-points.
 
     Parameters
@@ -80,10 +133,13 @@ def eigenvalues(H: Operator, S: Operator | None, k: ArrayLike) -> FloatArray:
         basis is orthonormal.
     k
         ``(n_k, 3)`` or ``(3,)``, fractional, without 2 pi.
+    n_drop
+        Eigenvectors of S(k) left out at every k-point, those of its smallest eigenvalues
+        (canonical orthogonalisation; see `conditioning.overlap_condition`).
 
     Returns
     -------
-    ``(n_k, n_orb)``, ascending, in the unit of H.
+    ``(n_k, n_orb - n_drop)``, ascending, in the unit of H.
 
     Raises
     ------
@@ -92,22 +148,22 @@ def eigenvalues(H: Operator, S: Operator | None, k: ArrayLike) -> FloatArray:
     ShapeError
         H and S are not of the same orbitals, or `k` is not a list of k-points.
     """
-    solutions = [_solve(*matrices, True) for matrices in _matrices(H, S, k)]
-    return np.array(solutions, dtype=np.float64).reshape(-1, H.n_orb)
+    solutions = [_solve(*matrices, True, n_drop) for matrices in _matrices(H, S, k)]
+    return np.array(solutions, dtype=np.float64).reshape(-1, H.n_orb - n_drop)
 
 
 def eigenstates(
-    H: Operator, S: Operator | None, k: ArrayLike
+    H: Operator, S: Operator | None, k: ArrayLike, n_drop: int = 0
 ) -> tuple[FloatArray, ComplexArray]:
     """Return band energies and coefficients (arguments and errors as of `eigenvalues`).
 
     Returns
     -------
     energies, coefficients
-        ``(n_k, n_orb)`` ascending, and ``(n_k, n_orb, n_orb)``: column n of each matrix is
+        ``(n_k, n_band)`` ascending, and ``(n_k, n_orb, n_band)``: column n of each matrix is
         band n, with ``C^dagger S(k) C = 1``, in the phases of `core.bloch`.
     """
-    solutions = [_solve(*matrices, False) for matrices in _matrices(H, S, k)]
+    solutions = [_solve(*matrices, False, n_drop) for matrices in _matrices(H, S, k)]
     energies = np.array([solution[0] for solution in solutions])
     return energies, np.array([solution[1] for solution in solutions], dtype=np.complex128)
 
@@ -131,12 +187,21 @@ def _matrices(
         if S is None:
             yield H.bloch(point), None, point, H.name
         else:
-            copies = H.n_spin // S.n_spin
-            yield H.bloch(point), np.kron(np.eye(copies), S.bloch(point)), point, H.name
+            yield H.bloch(point), overlap_at(S, point, H.n_spin), point, H.name
+
+
+def overlap_at(S: Operator, k: ArrayLike, n_spin: int = 1) -> ComplexArray:
+    """Return S(k), ``(n_orb, n_orb)``, doubled for a spinful H (`n_spin` two)."""
+    return np.asarray(np.kron(np.eye(n_spin // S.n_spin), S.bloch(k)))
 
 
 def _solve(
-    H_k: ComplexArray, S_k: NDArray[Any] | None, k: FloatArray, name: str, energies_only: bool
+    H_k: ComplexArray,
+    S_k: NDArray[Any] | None,
+    k: FloatArray,
+    name: str,
+    energies_only: bool,
+    n_drop: int,
 ) -> Any:
     """Solve at one k-point; real arithmetic where both matrices are real."""
     is_real = not H_k.imag.any() and (S_k is None or not S_k.imag.any())
@@ -144,6 +209,12 @@ def _solve(
     right: Any = S_k.real if S_k is not None and is_real else S_k
     if right is None:
         return linalg.eigh(left, eigvals_only=energies_only, check_finite=False)
+    if n_drop:
+        values, vectors = linalg.eigh(right, check_finite=False)
+        X = vectors[:, n_drop:] / np.sqrt(values[n_drop:])
+        projected = X.conj().T @ left @ X
+        solution = linalg.eigh(projected, eigvals_only=energies_only, check_finite=False)
+        return solution if energies_only else (solution[0], X @ solution[1])
     try:
         return linalg.eigh(left, right, eigvals_only=energies_only, check_finite=False)
     except linalg.LinAlgError as error:

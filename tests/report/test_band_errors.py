@@ -46,7 +46,7 @@ def test_grid_and_path_stay_in_the_plane_of_a_slab(random_operator) -> None:
     assert comparison.grid == (2, 2, 1)
     data = comparison.along_path()
     assert not data.path.k[:, 2].any()
-    assert data.path.labels[0] == "G"
+    assert data.path.labels[0] == "Γ"
     assert len(data.path.x) == len(data.reference)
     assert np.array_equal(data.reference, data.predicted)
     assert comparison.errors().states.largest == 0.0

@@ -194,7 +194,7 @@ def test_bad_weights() -> None:
 def test_path_of_graphene() -> None:
     atoms = sheet().atoms
     path = band_path(atoms, 40, is_periodic=(True, True, False))
-    assert path.labels == ["G", "M", "K", "G"]
+    assert path.labels == ["Γ", "M", "K", "Γ"]
     assert len(path.k) == len(path.x) == 40
     assert not path.k[:, 2].any()
     a = 2.46

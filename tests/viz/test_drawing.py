@@ -126,6 +126,6 @@ def test_band_errors_are_of_the_states_in_the_window(ax) -> None:
     assert np.isnan(mean.get_ydata()[2])
 
 
-def test_gamma_is_printed_in_greek(ax) -> None:
-    kpath_axis(ax, [0.0, 0.5, 1.0], ["G", "M|X1", "G"])
+def test_digits_of_special_points_are_subscripts(ax) -> None:
+    kpath_axis(ax, [0.0, 0.5, 1.0], ["Γ", "M|X1", "Γ"])
     assert [t.get_text() for t in ax.get_xticklabels()] == ["Γ", "M|X$_1$", "Γ"]

@@ -1,0 +1,1 @@
+"""What a user asks of a Hamiltonian: tasks, files, figures and the interactive page."""

@@ -1,0 +1,247 @@
+r"""Densities of states of very large systems by Chebyshev polynomials (kernel polynomials).
+
+In a non-orthogonal basis the states are those of ``X = S^{-1} H``, and
+``Tr delta(E - X)`` is their density. Rescaled to (-1, 1), X has the moments
+``mu_n = Tr T_n(X)``, taken with random-phase vectors; the Jackson kernel damps them. The
+diagonal of ``delta(E - X)`` is the Mulliken-projected density, so that the same vectors give
+the local density of any group of orbitals.
+
+Source: A. Weisse, G. Wellein, A. Alvermann, H. Fehske, Rev. Mod. Phys. 78, 275 (2006).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import optimize
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+
+from deeph_lightning.errors import PhysicsError
+from deeph_lightning.solve.factorisation import factorisation, library
+from deeph_lightning.solve.kloop import map_k
+from deeph_lightning.solve.levels import FloatArray
+from deeph_lightning.solve.memory import check_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from deeph_lightning.solve.pencil import Pencil, PencilAtK
+
+#: The spectrum fills this part of (-1, 1); the ends found by Lanczos are from inside.
+FILLING = 0.98
+#: Relative accuracy of the ends of the spectrum.
+ENDS_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Chebyshev:
+    """A density of states as damped Chebyshev moments.
+
+    Attributes
+    ----------
+    moments
+        ``(n_group, N)``, of T_n, summed over k with their weights, undamped.
+    centre, half_width
+        ``E = centre + half_width x``, eV.
+    """
+
+    moments: FloatArray
+    centre: float
+    half_width: float
+
+    @property
+    def resolution(self) -> float:
+        """Width of the kernel (standard deviation at the centre), eV."""
+        return float(np.pi * self.half_width / self.moments.shape[1])
+
+    def density(self, energies: ArrayLike) -> FloatArray:
+        """Return states per eV, ``(n_group, n)``; zero outside the spectrum."""
+        x = (np.asarray(energies, dtype=np.float64) - self.centre) / self.half_width
+        inside = np.abs(x) < 1
+        result = np.zeros((len(self.moments), len(x)))
+        angle = np.arccos(x[inside])
+        polynomials = np.cos(np.outer(np.arange(self.moments.shape[1]), angle))
+        scale = np.pi * self.half_width * np.sin(angle)
+        result[:, inside] = self._damped() @ polynomials / scale
+        return result
+
+    def count(self, energy: float) -> FloatArray:
+        """Return the states below an energy, ``(n_group,)``: the integral of `density`."""
+        x = np.clip((energy - self.centre) / self.half_width, -1, 1)
+        angle, damped = np.arccos(x), self._damped()
+        n = np.arange(1, self.moments.shape[1])
+        return np.asarray(
+            damped[:, 0] * (1 - angle / np.pi) - damped[:, 1:] @ (np.sin(n * angle) / n) / np.pi
+        )
+
+    def fermi_level(self, n_states: float) -> float:
+        """Return the energy below which all groups together hold a number of states, eV.
+
+        Raises
+        ------
+        PhysicsError
+            They do not fit.
+        """
+        if not 0 < n_states < self.moments[:, 0].sum():
+            msg = f"{n_states:g} states do not fit into {self.moments[:, 0].sum():g} orbitals"
+            raise PhysicsError(msg)
+        low, high = self.centre - self.half_width, self.centre + self.half_width
+        return float(
+            optimize.brentq(lambda E: self.count(E).sum() - n_states, low, high, xtol=1e-9)
+        )
+
+    def _damped(self) -> FloatArray:
+        factor = 2 * jackson(self.moments.shape[1])
+        factor[0] /= 2
+        return np.asarray(self.moments * factor)
+
+
+def jackson(n: int) -> FloatArray:
+    """Return the Jackson kernel, ``(n,)``; its first element is one."""
+    m, angle = np.arange(n), np.pi / (n + 1)
+    cotangent = np.cos(angle) / np.sin(angle)
+    values = (n - m + 1) * np.cos(m * angle) + np.sin(m * angle) * cotangent
+    return np.asarray(values / (n + 1))
+
+
+def chebyshev_dos(
+    pencil: Pencil,
+    k: ArrayLike,
+    weight: ArrayLike,
+    n_moments: int,
+    n_vectors: int,
+    *,
+    group: NDArray[np.int64] | None = None,
+    seed: int = 0,
+    library_name: str = "auto",
+    memory_limit: float | None = None,
+    n_jobs: int = 1,
+    track: Callable[..., Any] | None = None,
+) -> Chebyshev:
+    """Compute Chebyshev moments of one spin channel.
+
+    Parameters
+    ----------
+    pencil
+        H - E S.
+    k, weight
+        ``(n_k, 3)`` fractional, and ``(n_k,)`` of sum one.
+    n_moments
+        Number of polynomials; the resolution is pi times half the width of the spectrum over
+        it.
+    n_vectors
+        Random-phase vectors at each k-point. As many as orbitals or more: unit vectors
+        instead, which give the trace exactly.
+    group
+        ``(n_orb,)``, group of each orbital for local densities; without it one of all.
+    seed
+        Of the random phases.
+    library_name, memory_limit
+        Factorisation of S, see `factorisation.library`.
+    n_jobs, track
+        See `kloop.map_k`.
+
+    Raises
+    ------
+    ResourceError
+        S does not fit into memory when factorised.
+    """
+    points, w = np.atleast_2d(np.asarray(k, dtype=np.float64)), np.asarray(weight)
+    group = np.zeros(pencil.n_orb, dtype=np.int64) if group is None else group
+    settings = (pencil, library(library_name), memory_limit)
+    ends = np.array(map_k(partial(_ends, *settings), points, n_jobs))
+    low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
+    centre, half_width = 0.5 * (low + high), 0.5 * (high - low) / FILLING
+    task = partial(_moments, *settings, centre, half_width, n_moments, n_vectors, group, seed)
+    moments = map_k(task, points, n_jobs, track)
+    return Chebyshev(np.einsum("k,kgn->gn", w, moments), centre, half_width)
+
+
+def _inverse(matrices: PencilAtK, pencil: Pencil, name: str, limit: float | None) -> Any:
+    """Return the function that applies the inverse of S."""
+    factors = factorisation(name, is_complex=np.iscomplexobj(matrices.S.data), counts=False)
+    check_memory(
+        factors.analyse(matrices.S, pencil.row_block),
+        f"structure '{pencil.name}': factorising S of {pencil.n_orb} orbitals with {name}",
+        "Use fewer processes (n_jobs), or a machine with more memory",
+        limit,
+    )
+    factors.factorise(matrices.S)
+    return factors.solve
+
+
+def _ends(
+    pencil: Pencil, name: str, limit: float | None, k: FloatArray
+) -> list[tuple[float, float]]:
+    """Return the lowest and the highest eigenvalue at each k-point, nearly."""
+    found = []
+    for point in k:
+        matrices = pencil.at(point)
+        n = pencil.n_orb
+        inverse = LinearOperator(
+            (n, n), matvec=_inverse(matrices, pencil, name, limit), dtype=matrices.H.dtype
+        )
+        start = np.random.default_rng(0).normal(size=n).astype(matrices.H.dtype)
+        ends = []
+        for which in ("SA", "LA"):
+            try:
+                values = eigsh(
+                    matrices.H, 1, M=matrices.S, Minv=inverse, which=which, v0=start,
+                    tol=ENDS_TOLERANCE, return_eigenvectors=False, ncv=min(n, 40),
+                )  # fmt: skip
+            except ArpackNoConvergence:
+                msg = f"structure '{pencil.name}': the ends of the spectrum were not found"
+                raise PhysicsError(msg, structure=pencil.name) from None
+            ends.append(float(values[0]))
+        found.append((ends[0], ends[1]))
+    return found
+
+
+def _moments(
+    pencil: Pencil,
+    name: str,
+    limit: float | None,
+    centre: float,
+    half_width: float,
+    n_moments: int,
+    n_vectors: int,
+    group: NDArray[np.int64],
+    seed: int,
+    k: FloatArray,
+) -> list[FloatArray]:
+    """Return ``(n_group, n_moments)`` of each k-point."""
+    found = []
+    for point in k:
+        matrices = pencil.at(point)
+        solve = _inverse(matrices, pencil, name, limit)
+        vectors = _start(pencil.n_orb, n_vectors, seed, point, matrices.H.dtype)
+
+        def apply(v: NDArray[Any], matrices: Any = matrices, solve: Any = solve) -> Any:
+            return (solve(matrices.H @ v) - centre * v) / half_width
+
+        norm = 1.0 if n_vectors >= pencil.n_orb else 1.0 / n_vectors
+        before, now = vectors, apply(vectors)
+        moments = np.zeros((int(group.max()) + 1, n_moments))
+        for n in range(n_moments):
+            current = (before, now)[min(n, 1)]
+            np.add.at(moments[:, n], group, (vectors.conj() * current).real.sum(axis=1))
+            if n >= 1:
+                before, now = now, 2 * apply(now) - before
+        found.append(norm * moments)
+    return found
+
+
+def _start(n_orb: int, n_vectors: int, seed: int, k: FloatArray, dtype: Any) -> NDArray[Any]:
+    """Return random-phase vectors (signs for real matrices), or the unit vectors."""
+    if n_vectors >= n_orb:
+        return np.eye(n_orb, dtype=dtype)
+    # another draw at every k-point, the same in whatever process it is solved
+    rng = np.random.default_rng([seed, *np.round(k * 2**40).astype(np.int64) % 2**62])
+    if not np.issubdtype(dtype, np.complexfloating):
+        return rng.choice((-1.0, 1.0), size=(n_orb, n_vectors))
+    return np.exp(2j * np.pi * rng.uniform(size=(n_orb, n_vectors)))
