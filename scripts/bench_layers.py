@@ -66,9 +66,7 @@ def main() -> None:
     parser.add_argument("--degrees", type=int, nargs="+", default=[2, 4, 6])
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--pairs", type=int, default=256)
-    parser.add_argument(
-        "--seconds", type=float, default=0.5, help="least time of a measurement"
-    )
+    parser.add_argument("--repeat", type=int, default=15, help="timed calls of each layer")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, help="CPU threads; default: torch's choice")
     parser.add_argument("--json", type=Path, help="file to write")
@@ -112,8 +110,8 @@ def layers(l_max: int, options: argparse.Namespace, device: torch.device) -> dic
     ends = list(torch.randn(2, n_pair, layout.node_size, device=device))
 
     def in_frames(zero: Tensor, rest: Tensor) -> tuple[Tensor, ...]:
-        natural, _, rest = so2(EdgeTensor(zero, rest))  # all is natural here
-        return natural, rest
+        edge, _ = so2(EdgeTensor(zero, rest))
+        return tuple(edge)
 
     def rotated(first: Tensor, second: Tensor) -> tuple[Tensor, ...]:
         edge = EdgeTensor(*in_frames(*rotate_to_edges(first, second, frames, layout)))
