@@ -17,9 +17,13 @@ from deeph_lightning.errors import DataError
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from deeph_lightning.inference.overlaps import Overlaps
     from deeph_lightning.inference.predict import Predictor
 
 log = logging.getLogger(__name__)
+
+#: Entries of a prediction's mark that must agree for it to be kept.
+_MARK = ("network", "precision", "structure", "overlap")
 
 
 def run(cfg: DictConfig) -> list[Path]:
@@ -49,6 +53,7 @@ def run(cfg: DictConfig) -> list[Path]:
 
     from rich.progress import track
 
+    from deeph_lightning.inference.overlaps import Overlaps
     from deeph_lightning.inference.predict import Predictor
     from deeph_lightning.io import deeph
     from deeph_lightning.io.formats import SystemData
@@ -58,21 +63,34 @@ def run(cfg: DictConfig) -> list[Path]:
     set_threads(config["num_threads"])
     structures = read_structures(config["structure"])
     predictor = Predictor(config["checkpoint"], config["precision"], config["device"])
+    overlaps = Overlaps.choose(config["overlap"], predictor)
+    if config["overlap"] is None and overlaps.kind == "none":
+        log.warning(
+            "no overlap.h5 is written: the checkpoint holds no learned overlaps. Give "
+            "overlap=DIR with overlap.h5, or train on a set with overlaps"
+        )
     names = [str(atoms.info["name"]) for atoms in structures]
     folders = [output] if len(names) == 1 else [output / name for name in names]
     work = [
         (atoms, folder, origin)
         for atoms, folder in zip(structures, folders, strict=True)
-        if not _is_done(folder, origin := _checked(predictor, atoms), config["overwrite"])
+        if not _is_done(
+            folder, origin := _checked(predictor, overlaps, atoms), config["overwrite"]
+        )
     ]
     if len(work) < len(names):
         log.info("%d of %d structures are there already", len(names) - len(work), len(names))
+    wanted = ("H", "S") if overlaps.kind == "learned" else ("H",)
     for atoms, folder, origin in track(work, description="predicting", disable=not work):
+        operators = predictor.operators(atoms, wanted)
+        if overlaps.kind == "file":
+            operators["S"] = overlaps.read(atoms, predictor)
         system = SystemData(
             name=str(atoms.info["name"]),
             atoms=atoms,
             basis=predictor.basis,
-            H=predictor.predict(atoms),
+            H=operators["H"],
+            S=operators.get("S"),
             n_electrons=predictor.n_electrons(atoms),
             info={"prediction": origin},
         )
@@ -81,10 +99,11 @@ def run(cfg: DictConfig) -> list[Path]:
     return folders
 
 
-def _checked(predictor: Predictor, atoms: Atoms) -> dict[str, Any]:
+def _checked(predictor: Predictor, overlaps: Overlaps, atoms: Atoms) -> dict[str, Any]:
     """Check that a structure can be predicted; return how its prediction is marked."""
     predictor.graph(atoms)
-    return predictor.origin(atoms)
+    overlaps.check(atoms, predictor)
+    return predictor.origin(atoms) | {"overlap": overlaps.kind}
 
 
 def _is_done(folder: Path, origin: dict[str, Any], overwrite: bool) -> bool:
@@ -100,12 +119,13 @@ def _is_done(folder: Path, origin: dict[str, Any], overwrite: bool) -> bool:
             "  Choose another folder: output=DIR",
             path=folder,
         )
-    if all(mark.get(key) == origin[key] for key in ("network", "precision", "structure")):
+    if all(mark.get(key) == origin[key] for key in _MARK):
         return True
     if overwrite:
         return False
     raise DataError(
-        f"{folder}: holds a prediction by {mark.get('checkpoint')} or of another structure.\n"
+        f"{folder}: holds a prediction by {mark.get('checkpoint')} or of another structure, or "
+        "with another overlap.\n"
         "  Choose another folder: output=DIR, or replace it: overwrite=true",
         path=folder,
     )

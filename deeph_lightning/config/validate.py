@@ -74,6 +74,7 @@ class PredictConfig(_Plain):
     checkpoint: str
     structure: str
     output: str
+    overlap: str | None
     precision: str = Field(pattern="^(fp32|fp64)$")
     device: str
     overwrite: bool

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from ase import Atoms
+from torch import Tensor
 
 from deeph_lightning.core.basis import OrbitalBasis, species_labels
 from deeph_lightning.core.operator import Operator
 from deeph_lightning.data.build import graph_from_structure, operator_from_blocks
 from deeph_lightning.data.graph import Graph
 from deeph_lightning.errors import ConfigError
+from deeph_lightning.inference.overlaps import Overlaps
 from deeph_lightning.training.checkpoint import load_model
 
 
@@ -81,11 +83,38 @@ class Predictor:
 
     def predict(self, atoms: Atoms) -> Operator:
         """Predict H of one structure, eV, both halves of every Hermitian couple."""
+        return self.operators(atoms)["H"].complete()
+
+    def overlap(self, atoms: Atoms) -> Operator:
+        """Return the learned overlap on the pairs of H, both halves of every couple.
+
+        Raises
+        ------
+        CheckpointError
+            The checkpoint has no learned overlaps.
+        """
+        Overlaps.choose("learned", self)
+        return self.operators(atoms, ("S",))["S"].complete()
+
+    def operators(self, atoms: Atoms, names: Sequence[str] = ("H",)) -> dict[str, Operator]:
+        """Predict one pair of every Hermitian couple of H (eV) and learned S, as asked for."""
         graph = self.graph(atoms)
         with torch.inference_mode():
-            blocks = self.network(graph.to(self.device))
+            blocks = self._blocks(graph.to(self.device), names)
         values = {name: block.double().cpu() for name, block in blocks.items()}
-        return operator_from_blocks(graph, values, self.basis, atoms)
+        return {
+            name: operator_from_blocks(
+                graph, values, self.basis, atoms, name=name, is_half=True
+            )
+            for name in names
+        }
+
+    def _blocks(self, graph: Graph, names: Sequence[str]) -> dict[str, Tensor]:
+        blocks = self.network(graph) if "H" in names else {}
+        if "S" in names:
+            blocks["S_onsite"] = self.network.overlap.onsite(graph)
+            blocks["S_hopping"] = self.network.overlap_hopping(graph)
+        return blocks
 
     def n_electrons(self, atoms: Atoms) -> float | None:
         """Return the number of valence electrons, if the training set told it by species."""

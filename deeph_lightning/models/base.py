@@ -20,6 +20,7 @@ from deeph_lightning.nn.coupling import BlockCoupling
 from deeph_lightning.nn.edge_frame import EdgeFrames
 from deeph_lightning.nn.heads import HoppingHead, OnsiteHead
 from deeph_lightning.nn.layout import EdgeTensor, Layout
+from deeph_lightning.nn.overlap import TwoCentreOverlap
 from deeph_lightning.nn.precision import full_precision
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ class HamiltonianModel(nn.Module):
             component_power=component_power,
             enabled=baseline,
         )
+        n_orb = [self.basis.n_orb(label) for label in labels]
+        self.overlap = TwoCentreOverlap(self.pair_couplings, cutoffs, n_orb)
         highest = max(c.layout.l_max for c in self.pair_couplings.values())
         self.l_frame = max(l_max, highest)
 
@@ -182,12 +185,24 @@ class HamiltonianModel(nn.Module):
         return {"H_onsite": onsite, "H_hopping": hopping}
 
     def fit_statistics(self, graphs: Callable[[], Iterable[Graph]]) -> None:
-        """Fit baseline and target scales to labelled graphs; call once before training."""
+        """Fit baseline, target scales and overlaps to labelled graphs, once before training."""
+
+        def hopping(graph: Graph, labels: Tensor) -> dict:
+            return self.hopping_head.coefficients(graph, self._shell_frames(graph), labels)
+
+        self.baseline.fit(
+            graphs, lambda graph: hopping(graph, graph.H_hopping), self.onsite_head.coefficients
+        )
+        self.overlap.fit(graphs, lambda graph: hopping(graph, graph.S_hopping))
+
+    def overlap_hopping(self, graph: Graph) -> Tensor:
+        """Learned overlaps of the target pairs, flat, float64."""
+        distance = torch.linalg.vector_norm(graph.pair_vector[: graph.n_target], dim=-1)
+        frames = self._shell_frames(graph)
+        return self.hopping_head.two_centre(graph, frames, distance, self.overlap)
+
+    def _shell_frames(self, graph: Graph) -> list[Tensor]:
+        """Wigner matrices of the target pairs for the degrees of the basis, float64."""
         highest = max(max(shells) for shells in self.basis.shells.values())
-
-        def hopping(graph: Graph) -> dict:
-            vector = graph.pair_vector[: graph.n_target]
-            frames = EdgeFrames.from_vectors(vector, highest, dtype=torch.float64)
-            return self.hopping_head.coefficients(graph, frames.blocks)
-
-        self.baseline.fit(graphs, hopping, self.onsite_head.coefficients)
+        vector = graph.pair_vector[: graph.n_target]
+        return EdgeFrames.from_vectors(vector, highest, dtype=torch.float64).blocks

@@ -192,6 +192,13 @@ class TwoCentreBaseline(nn.Module):
 
         return super()._apply(move, recurse)
 
+    def two_centre(self, key: tuple[int, int], distance: Tensor) -> Tensor:
+        """Baseline at m = 0 of a species pair, ``(P, n_natural)``, eV; zero if not enabled."""
+        fitted = self.pairs[f"{key[0]}_{key[1]}"]
+        if self.enabled:
+            return fitted.two_centre(distance)
+        return distance.new_zeros(len(distance), fitted.n_natural, dtype=torch.float64)
+
     def crystal_field(self, graph: Graph) -> dict[int, list[Tensor]]:
         """Design of the onsite fit: per species, over L, ``(A_s, 2L+1, n_species*K)``."""
         short = torch.linalg.vector_norm(graph.pair_vector, dim=-1) < self.r_onsite
