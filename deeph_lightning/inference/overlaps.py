@@ -125,7 +125,7 @@ class Overlaps:
         ):
             raise DataError(
                 f"{folder}: its overlap is of another structure than '{name}' (atoms, their "
-                "order, positions or lattice differ).\n  Give the folder of the same structure.",
+                "order, positions or lattice differ).\n  Give the folder of that structure.",
                 path=folder,
                 structure=name,
             )

@@ -1,12 +1,12 @@
-"""Learned overlaps: two-centre tables fitted to the overlaps of the training set.
+r"""Learned overlaps: two-centre tables fitted to the overlaps of the training set.
 
 An overlap of two orbitals is a two-centre integral (Slater and Koster, Phys. Rev. 94, 1498): in
 the frame of the bond its coupled component of degree L has the order m = 0 alone, and over
 distance it is a spherical Bessel transform (O. F. Sankey and D. J. Niklewski, Phys. Rev. B 40,
 3979, use the same tables):
 
-.. math:: S_L(r) = q_L \\int g(k)\\, j_L(kr)\\, dk,
-          \\qquad q_L = (-1)^{(L - L_{min}) / 2}\\, Q^L_{00,0}.
+.. math:: S_L(r) = q_L \int g(k)\, j_L(kr)\, dk,
+          \qquad q_L = (-1)^{(L - L_{min}) / 2}\, Q^L_{00,0}.
 
 One function g, the product of the radial parts of both shells, gives every L of a pair of
 shells. It is fitted on a grid of k that resolves the range of the overlaps and ends where plane
