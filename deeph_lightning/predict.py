@@ -62,7 +62,9 @@ def run(cfg: DictConfig) -> list[Path]:
 
     set_threads(config["num_threads"])
     structures = read_structures(config["structure"])
-    predictor = Predictor(config["checkpoint"], config["precision"], config["device"])
+    predictor = Predictor(
+        config["checkpoint"], config["precision"], config["device"], config["chunk"]
+    )
     overlaps = Overlaps.choose(config["overlap"], predictor)
     if config["overlap"] is None and overlaps.kind == "none":
         log.warning(

@@ -32,3 +32,8 @@ REPEATED_CELL = 1e-5
 DERIVATIVE = 1e-5
 #: A smoke bound for bfloat16 matrix products, relative to what the network adds.
 MODEL_BFLOAT16 = 5e-2
+#: Lengths of built structures, Å; and of structures whose files round positions.
+BUILT_LENGTH = 1e-8
+GIVEN_LENGTH = 1e-3
+#: Chunks of pairs against all at once, relative.
+CHUNKS_FLOAT32 = 1e-6

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 class HamiltonianModel(nn.Module):
     """Base of all networks: ``forward(graph) -> {"H_onsite": flat, "H_hopping": flat}`` in eV.
 
+    ``forward(graph, chunk=n)`` takes n pairs at a time: the same result in less memory.
+
     Parameters
     ----------
     basis
@@ -167,22 +169,19 @@ class HamiltonianModel(nn.Module):
         low, high = torch.minimum(first, second), torch.maximum(first, second)
         return high * (high + 1) // 2 + low
 
-    def read_out(
-        self,
-        graph: Graph,
-        x: Tensor,
-        summed: Tensor,
-        hidden: EdgeTensor,
-        frames: EdgeFrames,
-        distance: Tensor,
-    ) -> dict[str, Tensor]:
-        """Heads: node features, neighbour sums and pair features to blocks, eV."""
+    def read_onsite(self, graph: Graph, x: Tensor, summed: Tensor) -> Tensor:
+        """Onsite blocks, flat, eV, from node features and neighbour sums."""
         with full_precision(x):
             x, summed = x.to(self.dtype), summed.to(self.dtype)
+            return self.onsite_head(x, summed, graph, self.baseline)
+
+    def read_hopping(
+        self, graph: Graph, hidden: EdgeTensor, frames: EdgeFrames, distance: Tensor
+    ) -> Tensor:
+        """Hopping blocks, flat, eV, from pair features; frames and distances likewise."""
+        with full_precision(hidden.zero):
             hidden = EdgeTensor(hidden.zero.to(self.dtype), hidden.rest.to(self.dtype))
-            onsite = self.onsite_head(x, summed, graph, self.baseline)
-            hopping = self.hopping_head(hidden, frames.blocks, distance, graph, self.baseline)
-        return {"H_onsite": onsite, "H_hopping": hopping}
+            return self.hopping_head(hidden, frames.blocks, distance, graph, self.baseline)
 
     def fit_statistics(self, graphs: Callable[[], Iterable[Graph]]) -> None:
         """Fit baseline, target scales and overlaps to labelled graphs, once before training."""
