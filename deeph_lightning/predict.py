@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from deeph_lightning.config.entry import start
 from deeph_lightning.config.paths import check_writable
+from deeph_lightning.config.targets import listed
 from deeph_lightning.config.validate import check_predict, resolve
 from deeph_lightning.errors import DataError
 
@@ -53,6 +54,7 @@ def run(cfg: DictConfig) -> list[Path]:
 
     from rich.progress import track
 
+    from deeph_lightning.inference.estimate import check_disk, disk_bytes, estimate
     from deeph_lightning.inference.overlaps import Overlaps
     from deeph_lightning.inference.predict import Predictor
     from deeph_lightning.io import deeph
@@ -71,6 +73,7 @@ def run(cfg: DictConfig) -> list[Path]:
             "no overlap.h5 is written: the checkpoint holds no learned overlaps. Give "
             "overlap=DIR with overlap.h5, or train on a set with overlaps"
         )
+    wanted = ("H", "S") if overlaps.kind == "learned" else ("H",)
     names = [str(atoms.info["name"]) for atoms in structures]
     folders = [output] if len(names) == 1 else [output / name for name in names]
     work = [
@@ -82,7 +85,15 @@ def run(cfg: DictConfig) -> list[Path]:
     ]
     if len(work) < len(names):
         log.info("%d of %d structures are there already", len(names) - len(work), len(names))
-    wanted = ("H", "S") if overlaps.kind == "learned" else ("H",)
+    n_operator = 1 if overlaps.kind == "none" else 2
+    sizes = [disk_bytes(predictor.graph(atoms), n_operator) for atoms, _, _ in work]
+    check_disk(output, sum(sizes))
+    if config["estimate"] and work:
+        largest = sizes.index(max(sizes))
+        expected = estimate(predictor, work[largest][0], wanted)
+        log.info("structure '%s', %s", work[largest][0].info["name"], expected)
+        total = expected.seconds * sum(sizes) / sizes[largest]
+        log.info("all %d structures: about %.0f s", len(work), total)
     for atoms, folder, origin in track(work, description="predicting", disable=not work):
         operators = predictor.operators(atoms, wanted)
         if overlaps.kind == "file":
@@ -103,9 +114,21 @@ def run(cfg: DictConfig) -> list[Path]:
 
 def _checked(predictor: Predictor, overlaps: Overlaps, atoms: Atoms) -> dict[str, Any]:
     """Check that a structure can be predicted; return how its prediction is marked."""
-    predictor.graph(atoms)
+    is_known = bool(predictor.network.domain.is_fitted)
+    departures = predictor.departures(atoms)
+    outside = sorted({n for _, found in departures for n in found.tolist()})
+    for what, found in departures:
+        log.warning(
+            "structure '%s' lies outside the training set: %s (%d of %d atoms: %s)",
+            *(atoms.info["name"], what, len(found), len(atoms)),
+            listed(map(str, found.tolist()), 6),
+        )
     overlaps.check(atoms, predictor)
-    return predictor.origin(atoms) | {"overlap": overlaps.kind}
+    mark = {
+        "overlap": overlaps.kind,
+        "atoms_outside_training_set": len(outside) if is_known else None,
+    }
+    return predictor.origin(atoms) | mark
 
 
 def _is_done(folder: Path, origin: dict[str, Any], overwrite: bool) -> bool:

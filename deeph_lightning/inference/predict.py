@@ -17,8 +17,8 @@ from deeph_lightning.data.build import graph_from_structure, operator_from_block
 from deeph_lightning.data.graph import Graph
 from deeph_lightning.errors import ConfigError
 from deeph_lightning.inference.overlaps import Overlaps
+from deeph_lightning.nn.domain import Departure
 from deeph_lightning.training.checkpoint import load_model
-
 
 #: Pairs that the network works on at a time: large enough for fast matrix products.
 CHUNK = 4096
@@ -116,13 +116,14 @@ class Predictor:
         found = {}
         for name in names:
             with torch.inference_mode():
-                blocks = self._blocks(graph.to(self.device), name)
+                blocks = self.blocks(graph.to(self.device), name)
             found[name] = operator_from_blocks(
                 graph, blocks, self.basis, atoms, name=name, is_half=True
             )
         return found
 
-    def _blocks(self, graph: Graph, name: str) -> dict[str, Tensor]:
+    def blocks(self, graph: Graph, name: str) -> dict[str, Tensor]:
+        """Return the flat blocks of H, eV, or of the learned S, in the layout of a graph."""
         if name == "H":
             return self.network(graph, chunk=self.chunk)
         n, size = graph.n_target, self.chunk or max(graph.n_target, 1)
@@ -133,6 +134,11 @@ class Predictor:
             "S_onsite": onsite,
             "S_hopping": torch.cat([onsite.new_zeros(0).cpu(), *hopping]),
         }
+
+    def departures(self, atoms: Atoms) -> list[Departure]:
+        """Return in which respects a structure leaves the training set; none if unknown."""
+        domain = self.network.domain
+        return domain.departures(self.graph(atoms).to(self.device)) if domain.is_fitted else []
 
     def n_electrons(self, atoms: Atoms) -> float | None:
         """Return the number of valence electrons, if the training set told it by species."""

@@ -17,6 +17,7 @@ from deeph_lightning.core.basis import OrbitalBasis
 from deeph_lightning.errors import ConfigError
 from deeph_lightning.nn.baseline import TwoCentreBaseline
 from deeph_lightning.nn.coupling import BlockCoupling
+from deeph_lightning.nn.domain import TrainingDomain
 from deeph_lightning.nn.edge_frame import EdgeFrames
 from deeph_lightning.nn.heads import HoppingHead, OnsiteHead
 from deeph_lightning.nn.layout import EdgeTensor, Layout
@@ -91,8 +92,15 @@ class HamiltonianModel(nn.Module):
         )
         n_orb = [self.basis.n_orb(label) for label in labels]
         self.overlap = TwoCentreOverlap(self.pair_couplings, cutoffs, n_orb)
+        r_max = max(self.r_target.values(), default=self.r_message)
+        self.domain = TrainingDomain(labels, r_max, self.r_message)
         highest = max(c.layout.l_max for c in self.pair_couplings.values())
         self.l_frame = max(l_max, highest)
+
+    @property
+    def bytes_per_edge(self) -> int:
+        """Memory that features of one message edge take while a structure is predicted."""
+        return 0
 
     @property
     def dtype(self) -> torch.dtype:
@@ -193,6 +201,7 @@ class HamiltonianModel(nn.Module):
             graphs, lambda graph: hopping(graph, graph.H_hopping), self.onsite_head.coefficients
         )
         self.overlap.fit(graphs, lambda graph: hopping(graph, graph.S_hopping))
+        self.domain.fit(graphs)
 
     def overlap_hopping(self, graph: Graph) -> Tensor:
         """Learned overlaps of the target pairs, flat, float64."""

@@ -234,7 +234,7 @@ class ELCT(HamiltonianModel):
         layout = self.make_layout("channels", channels, unnatural_channels)
         pair_layout = self.make_layout("pair_channels", pair_channels, unnatural_pair_channels)
         head_layout = self.make_layout("head_channels", head_channels, unnatural_head_channels)
-        self.layout, self.head_layout = layout, head_layout
+        self.layout, self.head_layout, self.pair_layout = layout, head_layout, pair_layout
         n_species = len(self.basis.labels)
         self.embedding = nn.Embedding(n_species, layout.natural[0])
         self.pair_embedding = nn.Embedding(n_species * (n_species + 1) // 2, n_radial)
@@ -257,6 +257,12 @@ class ELCT(HamiltonianModel):
             [pair_layout], head_layout, extra=extra, o3=o3, odd_inputs=odd
         )
         self.build_heads(layout, head_layout, head_layout)
+
+    @property
+    def bytes_per_edge(self) -> int:
+        """Memory of the pair features of a message edge, both directions, kept between blocks."""
+        n_copy = 1 if len(self.blocks) == 1 else 2  # of the block before and of this one
+        return 2 * n_copy * self.pair_layout.node_size * self.dtype.itemsize
 
     def forward(self, graph: Graph, chunk: int | None = None) -> dict[str, Tensor]:
         """Predict the blocks of all onsite and target pairs, flat, eV.

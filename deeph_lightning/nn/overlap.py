@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from scipy.special import spherical_jn
-from torch import Tensor, nn
+from torch import Tensor
 
 from deeph_lightning.nn.coupling import BlockCoupling
+from deeph_lightning.nn.fitted import Fitted
 
 if TYPE_CHECKING:
     from deeph_lightning.data.graph import Graph
@@ -40,7 +41,7 @@ _RANGE = 1.1
 _RIDGE, _K_SOFT, _POWER = 1e-11, 5.0, 10
 
 
-class TwoCentreOverlap(nn.Module):
+class TwoCentreOverlap(Fitted):
     """Overlaps of all pairs of species; fitted by `fit`, kept as float64 buffers.
 
     Parameters
@@ -79,23 +80,6 @@ class TwoCentreOverlap(nn.Module):
             block = torch.zeros(size * size, dtype=torch.float64)
             self.register_buffer(f"onsite_{a}", block)
         self.register_buffer("residual", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("is_fitted", torch.zeros((), dtype=torch.bool))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TwoCentreOverlap:
-        """Move, but keep float64."""
-
-        def move(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return tensor.to(moved.device) if tensor.dtype == torch.float64 else moved
-
-        return super()._apply(move, recurse)
-
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        # checkpoints from before there were learned overlaps load, without any
-        if f"{prefix}is_fitted" in state_dict:
-            super()._load_from_state_dict(state_dict, prefix, *args)
-        else:
-            self.is_fitted.fill_(False)
 
     def two_centre(self, key: tuple[int, int], distance: Tensor) -> Tensor:
         """Overlaps at m = 0 of the natural components, ``(P, n_natural)``; float64."""
