@@ -252,7 +252,7 @@ def test_a_checkpoint_without_overlaps_says_so(checkpoint, tmp_path, caplog):
 
 def test_what_lies_outside_the_training_set_is_counted(with_overlaps, tmp_path, caplog):
     far = sheet()
-    far.positions[1] += (0.0, 0.0, 0.8)
+    far.positions[1] += (0.0, 0.0, 1.2)
     ase.io.write(tmp_path / "a.extxyz", [sheet(1), far])
     folders = predict(with_overlaps, tmp_path / "a.extxyz", tmp_path / "out")
     found = [read_structure_folder(f).info["prediction"] for f in folders]
