@@ -42,17 +42,25 @@ class SmoothAttention(nn.Module):
                 position[tower.parity, l] = first + tower.channels
         self.register_buffer("head", torch.tensor(columns), persistent=False)
 
-    def forward(
+    def gather(
         self, message: Tensor, logit: Tensor, envelope: Tensor, segments: Segments
-    ) -> Tensor:
-        """Sum messages ``(2P, F)`` with logits ``(2, P, heads)`` and envelope ``(P,)``."""
+    ) -> list[Tensor]:
+        """Sum over neighbours what `finish` needs; sums over parts of the edges add up.
+
+        Messages ``(2P, F)``, logits ``(2, P, heads)``, envelope ``(P,)``.
+        """
         envelope = envelope.repeat(2)[:, None]
         if not self.n_heads:
-            return segments.sum(message * envelope)
+            return [segments.sum(message * envelope)]
         bounded = _MAX_LOGIT * torch.tanh(logit.flatten(0, 1) / _MAX_LOGIT)
         score = bounded.exp() * envelope  # (2P, heads)
-        total = segments.sum(score)
-        degree = segments.sum(envelope)
+        weighted = segments.sum(message * score.index_select(1, self.head))
+        return [weighted, segments.sum(score), segments.sum(envelope)]
+
+    def finish(self, sums: list[Tensor]) -> Tensor:
+        """Return the normalised sum of messages ``(A, F)``."""
+        if not self.n_heads:
+            return sums[0]
+        weighted, total, degree = sums
         norm = degree.sqrt() / (_EPS + total)
-        weight = score * norm.index_select(0, segments.receiver)
-        return segments.sum(message * weight.index_select(1, self.head))
+        return weighted * norm.index_select(1, self.head)
