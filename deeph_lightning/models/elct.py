@@ -260,7 +260,7 @@ class ELCT(HamiltonianModel):
 
     @property
     def bytes_per_edge(self) -> int:
-        """Memory of the pair features of a message edge, both directions, kept between blocks."""
+        """Memory of the pair features of a message edge, both directions."""
         n_copy = 1 if len(self.blocks) == 1 else 2  # of the block before and of this one
         return 2 * n_copy * self.pair_layout.node_size * self.dtype.itemsize
 
