@@ -38,7 +38,9 @@ def main() -> None:
     rows = [measure(m, options.checkpoint, options.threads) for m in options.m]
     sizes = np.array([row["atoms"] for row in rows], dtype=float)
     seconds = np.array([row["seconds"] - row["start_seconds"] for row in rows])
-    exponent = float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0]) if len(rows) > 1 else None
+    exponent = (
+        float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0]) if len(rows) > 1 else None
+    )
     report(rows, exponent, options.json)
 
 

@@ -136,6 +136,7 @@ class Graph:
             offsets = self.hopping_offsets
             low, high = (offsets[min(place, self.n_target)] for place in (start, stop))
             baseline = baseline[low:high]
+        unlabelled: dict[str, Any] = dict.fromkeys(_LABELS)
         return replace(
             self,
             **pairs,
@@ -144,7 +145,7 @@ class Graph:
             edge_pair=self.edge_pair[first:last] - start,
             wigner=None if self.wigner is None else self.wigner[start:stop],
             baseline_hopping=baseline,
-            **dict.fromkeys(_LABELS),
+            **unlabelled,
         )
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Graph:

@@ -57,7 +57,7 @@ class Overlaps:
         ConfigError
             There is no such folder.
         """
-        fitted: TwoCentreOverlap = predictor.network.overlap  # type: ignore[assignment]
+        fitted: TwoCentreOverlap = predictor.network.overlap
         if value == "none" or (value is None and not fitted.is_fitted):
             return cls("none")
         if value not in (None, "learned"):
