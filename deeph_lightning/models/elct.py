@@ -64,8 +64,10 @@ class NeighbourEmbedding(nn.Module):
             nn.Linear(n_scalar, n_out),
         )
 
-    def forward(self, scalars: Tensor, edges: MessageEdges) -> Tensor:
-        """Return the sum over neighbours ``(A, F)`` from species scalars ``(A, C)``."""
+    def forward(
+        self, scalars: Tensor, edges: MessageEdges, into: Tensor | None = None
+    ) -> Tensor:
+        """Sum over neighbours from species scalars ``(A, C)``: the natural part of ``(A, F)``."""
         own = scalars.index_select(0, edges.segments.receiver)
         other = torch.cat(own.chunk(2)[::-1])
         weights = self.weights(torch.cat([own, other, edges.radial.repeat(2, 1)], -1))
@@ -78,8 +80,7 @@ class NeighbourEmbedding(nn.Module):
                 weight = weights[:, start : start + channels]
                 parts.append((directed[:, :, None] * weight[:, None]).flatten(1))
                 start += channels
-        x = edges.segments.sum(torch.cat(parts, -1))
-        return nn.functional.pad(x, (0, self.layout.node_size - x.shape[1]))
+        return edges.segments.sum(torch.cat(parts, -1), into)
 
 
 class ELCTBlock(nn.Module):
@@ -132,7 +133,11 @@ class ELCTBlock(nn.Module):
         self.feed = NodeFeedForward(layout)
 
     def convolve(
-        self, x: Tensor, pair: EdgeTensor | None, edges: MessageEdges
+        self,
+        x: Tensor,
+        pair: EdgeTensor | None,
+        edges: MessageEdges,
+        sums: list[Tensor] | None,
     ) -> tuple[EdgeTensor, list[Tensor]]:
         """Update pair features and sum messages, from normalised node features ``(A, F)``."""
         ends = x.index_select(0, edges.segments.receiver).chunk(2)
@@ -145,7 +150,8 @@ class ELCTBlock(nn.Module):
             update = EdgeTensor(pair.zero + update.zero, pair.rest + update.rest)
         message, _ = self.message(hidden)
         message = rotate_to_nodes(message, edges.frames, self.full_layout)
-        return update, self.attention.gather(message, logit, edges.envelope, edges.segments)
+        sums = self.attention.gather(message, logit, edges.envelope, edges.segments, sums)
+        return update, sums
 
     def forward(
         self, x: Tensor, pairs: list[EdgeTensor | None], edges: Iterable[MessageEdges]
@@ -153,10 +159,9 @@ class ELCTBlock(nn.Module):
         """Update node features ``(A, F)`` and pair features, part by part of the edges."""
         known = self.norm(x[:, : self.layout.node_size])  # natural channels come first
         updated: list[EdgeTensor | None] = []
-        sums: list[Tensor] = []
+        sums: list[Tensor] | None = None
         for pair, part in zip(pairs, edges, strict=True):
-            update, new = self.convolve(known, pair, part)
-            sums = [old + more for old, more in zip(sums, new, strict=True)] if sums else new
+            update, sums = self.convolve(known, pair, part, sums)
             updated.append(update)
         x = x + self.node_out(self.attention.finish(sums))
         return x + self.feed(self.feed_norm(x)), updated
@@ -280,20 +285,23 @@ class ELCT(HamiltonianModel):
             return kept or map(self.message_edges, parts)
 
         scalars = self.embedding(graph.species)
-        x = self.from_scalars(scalars, self.layout)
+        embedded: Tensor | None = None
         for part in edges():
-            x = x + self.neighbours(scalars, part)
+            embedded = self.neighbours(scalars, part, embedded)
+        missing = self.layout.node_size - embedded.shape[1]
+        x = nn.functional.pad(embedded, (0, missing)) + self.from_scalars(scalars, self.layout)
         pairs: list[EdgeTensor | None] = [None] * len(parts)
         for block in self.blocks:
             x, pairs = block(x, pairs, edges())
         x = self.norm(x)
         nodes = self.head_node(x)
-        summed, hopping = 0.0, []
+        summed: Tensor | None = None
+        hopping = []
         for part, pair, part_edges in zip(parts, pairs, edges(), strict=True):
             local, _ = self.onsite_edge(pair)
             message = rotate_to_nodes(local, part_edges.frames, self.head_layout)
             envelope = part_edges.envelope.repeat(2)[:, None]
-            summed = summed + part_edges.segments.sum(message * envelope)
+            summed = part_edges.segments.sum(message * envelope, summed)
             hopping.append(self.hopping(part, nodes, pair, part_edges))
         return {
             "H_onsite": self.read_onsite(graph, x, summed),

@@ -43,19 +43,28 @@ class SmoothAttention(nn.Module):
         self.register_buffer("head", torch.tensor(columns), persistent=False)
 
     def gather(
-        self, message: Tensor, logit: Tensor, envelope: Tensor, segments: Segments
+        self,
+        message: Tensor,
+        logit: Tensor,
+        envelope: Tensor,
+        segments: Segments,
+        into: list[Tensor] | None = None,
     ) -> list[Tensor]:
-        """Sum over neighbours what `finish` needs; sums over parts of the edges add up.
+        """Sum over neighbours what `finish` needs, or add it to the sums of other edges.
 
         Messages ``(2P, F)``, logits ``(2, P, heads)``, envelope ``(P,)``.
         """
+        into = into or [None, None, None]
         envelope = envelope.repeat(2)[:, None]
         if not self.n_heads:
-            return [segments.sum(message * envelope)]
+            return [segments.sum(message * envelope, into[0])]
         bounded = _MAX_LOGIT * torch.tanh(logit.flatten(0, 1) / _MAX_LOGIT)
         score = bounded.exp() * envelope  # (2P, heads)
-        weighted = segments.sum(message * score.index_select(1, self.head))
-        return [weighted, segments.sum(score), segments.sum(envelope)]
+        return [
+            segments.sum(message * score.index_select(1, self.head), into[0]),
+            segments.sum(score, into[1]),
+            segments.sum(envelope, into[2]),
+        ]
 
     def finish(self, sums: list[Tensor]) -> Tensor:
         """Return the normalised sum of messages ``(A, F)``."""
