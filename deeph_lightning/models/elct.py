@@ -67,7 +67,7 @@ class NeighbourEmbedding(nn.Module):
     def forward(
         self, scalars: Tensor, edges: MessageEdges, into: Tensor | None = None
     ) -> Tensor:
-        """Sum over neighbours from species scalars ``(A, C)``: the natural part of ``(A, F)``."""
+        """Sum over neighbours, natural part of ``(A, F)``, from species scalars ``(A, C)``."""
         own = scalars.index_select(0, edges.segments.receiver)
         other = torch.cat(own.chunk(2)[::-1])
         weights = self.weights(torch.cat([own, other, edges.radial.repeat(2, 1)], -1))
