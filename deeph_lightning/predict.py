@@ -11,15 +11,20 @@ from omegaconf import DictConfig
 
 from deeph_lightning.config.entry import start
 from deeph_lightning.config.paths import check_writable
+from deeph_lightning.config.targets import listed
 from deeph_lightning.config.validate import check_predict, resolve
 from deeph_lightning.errors import DataError
 
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from deeph_lightning.inference.overlaps import Overlaps
     from deeph_lightning.inference.predict import Predictor
 
 log = logging.getLogger(__name__)
+
+#: Entries of a prediction's mark that must agree for it to be kept.
+_MARK = ("network", "precision", "structure", "overlap")
 
 
 def run(cfg: DictConfig) -> list[Path]:
@@ -49,6 +54,8 @@ def run(cfg: DictConfig) -> list[Path]:
 
     from rich.progress import track
 
+    from deeph_lightning.inference.estimate import check_disk, disk_bytes, estimate
+    from deeph_lightning.inference.overlaps import Overlaps
     from deeph_lightning.inference.predict import Predictor
     from deeph_lightning.io import deeph
     from deeph_lightning.io.formats import SystemData
@@ -57,22 +64,46 @@ def run(cfg: DictConfig) -> list[Path]:
 
     set_threads(config["num_threads"])
     structures = read_structures(config["structure"])
-    predictor = Predictor(config["checkpoint"], config["precision"], config["device"])
+    predictor = Predictor(
+        config["checkpoint"], config["precision"], config["device"], config["chunk"]
+    )
+    overlaps = Overlaps.choose(config["overlap"], predictor)
+    if config["overlap"] is None and overlaps.kind == "none":
+        log.warning(
+            "no overlap.h5 is written: the checkpoint holds no learned overlaps. Give "
+            "overlap=DIR with overlap.h5, or train on a set with overlaps"
+        )
+    wanted = ("H", "S") if overlaps.kind == "learned" else ("H",)
     names = [str(atoms.info["name"]) for atoms in structures]
     folders = [output] if len(names) == 1 else [output / name for name in names]
     work = [
         (atoms, folder, origin)
         for atoms, folder in zip(structures, folders, strict=True)
-        if not _is_done(folder, origin := _checked(predictor, atoms), config["overwrite"])
+        if not _is_done(
+            folder, origin := _checked(predictor, overlaps, atoms), config["overwrite"]
+        )
     ]
     if len(work) < len(names):
         log.info("%d of %d structures are there already", len(names) - len(work), len(names))
+    n_operator = 1 if overlaps.kind == "none" else 2
+    sizes = [disk_bytes(predictor.graph(atoms), n_operator) for atoms, _, _ in work]
+    check_disk(output, sum(sizes))
+    if config["estimate"] and work:
+        largest = sizes.index(max(sizes))
+        expected = estimate(predictor, work[largest][0], wanted)
+        log.info("structure '%s', %s", work[largest][0].info["name"], expected)
+        total = expected.seconds * sum(sizes) / sizes[largest]
+        log.info("all %d structures: about %.0f s", len(work), total)
     for atoms, folder, origin in track(work, description="predicting", disable=not work):
+        operators = predictor.operators(atoms, wanted)
+        if overlaps.kind == "file":
+            operators["S"] = overlaps.read(atoms, predictor)
         system = SystemData(
             name=str(atoms.info["name"]),
             atoms=atoms,
             basis=predictor.basis,
-            H=predictor.predict(atoms),
+            H=operators["H"],
+            S=operators.get("S"),
             n_electrons=predictor.n_electrons(atoms),
             info={"prediction": origin},
         )
@@ -81,10 +112,23 @@ def run(cfg: DictConfig) -> list[Path]:
     return folders
 
 
-def _checked(predictor: Predictor, atoms: Atoms) -> dict[str, Any]:
+def _checked(predictor: Predictor, overlaps: Overlaps, atoms: Atoms) -> dict[str, Any]:
     """Check that a structure can be predicted; return how its prediction is marked."""
-    predictor.graph(atoms)
-    return predictor.origin(atoms)
+    is_known = bool(predictor.network.domain.is_fitted)
+    departures = predictor.departures(atoms)
+    outside = sorted({n for _, found in departures for n in found.tolist()})
+    for what, found in departures:
+        log.warning(
+            "structure '%s' lies outside the training set: %s (%d of %d atoms: %s)",
+            *(atoms.info["name"], what, len(found), len(atoms)),
+            listed(map(str, found.tolist()), 6),
+        )
+    overlaps.check(atoms, predictor)
+    mark = {
+        "overlap": overlaps.kind,
+        "atoms_outside_training_set": len(outside) if is_known else None,
+    }
+    return predictor.origin(atoms) | mark
 
 
 def _is_done(folder: Path, origin: dict[str, Any], overwrite: bool) -> bool:
@@ -100,12 +144,13 @@ def _is_done(folder: Path, origin: dict[str, Any], overwrite: bool) -> bool:
             "  Choose another folder: output=DIR",
             path=folder,
         )
-    if all(mark.get(key) == origin[key] for key in ("network", "precision", "structure")):
+    if all(mark.get(key) == origin[key] for key in _MARK):
         return True
     if overwrite:
         return False
     raise DataError(
-        f"{folder}: holds a prediction by {mark.get('checkpoint')} or of another structure.\n"
+        f"{folder}: holds a prediction by {mark.get('checkpoint')} or of another structure, or "
+        "with another overlap.\n"
         "  Choose another folder: output=DIR, or replace it: overwrite=true",
         path=folder,
     )

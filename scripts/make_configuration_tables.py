@@ -17,7 +17,7 @@ MARK = "<!-- tables: made by scripts/make_configuration_tables.py -->\n"
 #: Groups in the order of the page.
 GROUPS = ("data", "model", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger",
           "report", "paths", "experiment", "debug")  # fmt: skip
-ENTRIES = ("train", "predict", "evaluate", "solve", "convert", "inspect")
+ENTRIES = ("train", "predict", "evaluate", "solve", "convert", "inspect", "build")
 KEY = re.compile(r"^( *)([\w.]+):(.*?)(?:\s+# (.*))?$")
 
 

@@ -123,7 +123,7 @@ def test_command_line(tmp_path: Path) -> None:
 def test_conversion_of_calculations(tmp_path: Path) -> None:
     from tests.io.test_convert import convert
 
-    convert(CODES, tmp_path, check_overlap=True)
+    convert(CODES, tmp_path)
     for name in ("abacus_GaAs", "siesta_Pt2"):
         found = read_structure_folder(tmp_path / name)
         source = read_structure_folder(CODES / name)

@@ -11,6 +11,9 @@ WIGNER = 1e-11
 #: Two-centre form of overlaps: ABACUS rounded to 2^-24 (formats.md 14), OpenMX.
 TWO_CENTRE_ABACUS = 5e-6
 TWO_CENTRE_OPENMX = 1e-11
+#: Overlaps learnt on one set against those of DFT; and what they change in energies, eV.
+LEARNED_OVERLAP = 1e-5
+LEARNED_OVERLAP_EIGENVALUE = 1e-3
 #: What a wrong orbital order leaves of it at least.
 TWO_CENTRE_WRONG = 0.1
 #: Eigenvalues (eV) of the rounded graphene set against the code's own.
@@ -60,3 +63,8 @@ FERMI_INERTIA = 1e-4
 FINITE_DIFFERENCE = 1e-5
 #: Density matrix of a converged calculation from its last H.
 DENSITY_MATRIX = 1e-5
+#: Lengths of built structures, Å; and of structures whose files round positions.
+BUILT_LENGTH = 1e-8
+GIVEN_LENGTH = 1e-3
+#: Chunks of pairs against all at once, relative.
+CHUNKS_FLOAT32 = 1e-6

@@ -72,12 +72,29 @@ class PredictConfig(_Plain):
     """Keys of ``conf/predict.yaml``."""
 
     checkpoint: str
-    structure: str
+    structure: str | list[str]
     output: str
+    overlap: str | None
     precision: str = Field(pattern="^(fp32|fp64)$")
     device: str
+    chunk: int = Field(ge=1)
+    estimate: bool
     overwrite: bool
     num_threads: int | None = Field(ge=1)
+    reraise: bool
+
+
+class BuildConfig(_Plain):
+    """Keys of ``conf/build.yaml``."""
+
+    kind: Literal["twisted_bilayer"]
+    m: int = Field(ge=1)
+    r: int = Field(ge=1)
+    lower: str | None
+    upper: str | None
+    spacing: float = Field(gt=0)
+    vacuum: float = Field(gt=0)
+    output: str
     reraise: bool
 
 
@@ -220,6 +237,11 @@ def check_train(config: Mapping[str, Any]) -> None:
 def check_predict(config: Mapping[str, Any]) -> None:
     """Check a resolved prediction configuration; see `check_train`."""
     _check_plain(PredictConfig, config)
+
+
+def check_build(config: Mapping[str, Any]) -> None:
+    """Check a resolved configuration of a structure to build; see `check_train`."""
+    _check_plain(BuildConfig, config)
 
 
 def check_evaluate(config: Mapping[str, Any]) -> None:

@@ -374,6 +374,8 @@ class Operator:
     def scaled(self, unit: str) -> Operator:
         """Convert to another unit of energy (CODATA 2018)."""
         factor = energy_factor(self.unit, unit)
+        if unit == self.unit:
+            return self
         return self.replace(values=self.values * factor, unit=unit)
 
     def rotated(self, Q: ArrayLike) -> Operator:

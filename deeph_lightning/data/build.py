@@ -19,6 +19,7 @@ from deeph_lightning.core.pairs import PairTable, neighbour_pairs
 from deeph_lightning.data.graph import Graph
 from deeph_lightning.data.records import GraphRecord, half_pairs
 from deeph_lightning.errors import BasisMismatchError, DataError, ShapeError
+from deeph_lightning.io.formats import UNITS
 
 IntArray = NDArray[np.int64]
 #: i, j, R of pairs.
@@ -118,9 +119,15 @@ def graph_from_structure(
 
 
 def operator_from_blocks(
-    graph: Graph, blocks: Blocks, basis: OrbitalBasis, atoms: Atoms | None = None
+    graph: Graph,
+    blocks: Blocks,
+    basis: OrbitalBasis,
+    atoms: Atoms | None = None,
+    *,
+    name: str = "H",
+    is_half: bool = False,
 ) -> Operator:
-    """Return H as an operator with both pairs of every couple.
+    """Return H, or S, as an operator.
 
     Parameters
     ----------
@@ -132,6 +139,10 @@ def operator_from_blocks(
         Basis of the graph.
     atoms
         The structure; without it, it is made from the graph, elements from the labels.
+    name
+        "H" or "S": which blocks to take, "S_onsite" and "S_hopping" without unit.
+    is_half
+        Keep one pair of every Hermitian couple; else both are there.
 
     Raises
     ------
@@ -145,18 +156,20 @@ def operator_from_blocks(
             f"the graph holds {graph.n_graph} structures, an operator has one. Predict them "
             f"one by one."
         )
-    onsite, hopping = (_array(blocks[key]) for key in ("H_onsite", "H_hopping"))
+    onsite, hopping = (_array(blocks[f"{name}_{part}"]) for part in ("onsite", "hopping"))
     n, n_atom = graph.n_target, graph.n_atom
     atom = np.arange(n_atom)
-    return Operator.from_flat(
+    half = Operator.from_flat(
         _atoms_of(graph, basis) if atoms is None else atoms,
         basis,
         np.concatenate((np.zeros((n_atom, 3), dtype=np.int64), _array(graph.pair_R[:n]))),
         np.concatenate((atom, _array(graph.pair_i[:n]))),
         np.concatenate((atom, _array(graph.pair_j[:n]))),
         np.concatenate((onsite, hopping)),
+        unit=UNITS[name],
         is_half=True,
-    ).complete()
+    )
+    return half if is_half else half.complete()
 
 
 def _make_graph(

@@ -125,6 +125,29 @@ class Graph:
         """First entry of every atom's onsite block, and the number of entries; int64."""
         return _offsets(self._n_orb_of_atom().square())
 
+    def part(self, start: int, stop: int) -> Graph:
+        """Return the graph of the pairs from `start` to `stop`: all atoms, no labels."""
+        n_target = min(stop, self.n_target) - min(start, self.n_target)
+        bounds = torch.tensor([start, stop], device=self.edge_pair.device)
+        first, last = torch.searchsorted(self.edge_pair, bounds).tolist()
+        pairs = {key: getattr(self, key)[start:stop] for key in _OF_PAIRS}
+        baseline = self.baseline_hopping
+        if baseline is not None:
+            offsets = self.hopping_offsets
+            low, high = (offsets[min(place, self.n_target)] for place in (start, stop))
+            baseline = baseline[low:high]
+        unlabelled: dict[str, Any] = dict.fromkeys(_LABELS)
+        return replace(
+            self,
+            **pairs,
+            type_ptr=[min(max(place - start, 0), n_target) for place in self.type_ptr],
+            n_target=n_target,
+            edge_pair=self.edge_pair[first:last] - start,
+            wigner=None if self.wigner is None else self.wigner[start:stop],
+            baseline_hopping=baseline,
+            **unlabelled,
+        )
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Graph:
         """Return the graph on a device."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
@@ -140,6 +163,10 @@ class Graph:
 
     def _n_orb_of_atom(self) -> Tensor:
         return torch.tensor(self.n_orb, device=self.species.device)[self.species]
+
+
+_OF_PAIRS = ("pair_i", "pair_j", "pair_R", "pair_vector", "pair_type")
+_LABELS = ("H_hopping", "H_onsite", "H_hopping_mask", "S_hopping", "S_onsite")
 
 
 def block_sizes(n_orb: Sequence[int]) -> list[int]:

@@ -146,10 +146,13 @@ def summarise(abouts: Sequence[Mapping[str, Any]], header: Header) -> dict[str, 
 
 
 def _electrons_of_species(abouts: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
-    """Solve for electrons an atom; the least-norm solution where the formula is always one."""
+    """Solve for electrons an atom, of the structures where they are known.
+
+    The least-norm solution where the formula is always one.
+    """
     labels = sorted({label for about in abouts for label in about["count"]})
     known = [about for about in abouts if about["n_electrons"] is not None]
-    if len(known) < len(abouts):
+    if {label for about in known for label in about["count"]} < set(labels) or not known:
         return None
     matrix = np.array([[about["count"].get(label, 0) for label in labels] for about in known])
     total = np.array([about["n_electrons"] for about in known])

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from ase import Atoms
+from torch import Tensor
 
 from deeph_lightning.core.basis import OrbitalBasis, species_labels
 from deeph_lightning.core.operator import Operator
 from deeph_lightning.data.build import graph_from_structure, operator_from_blocks
 from deeph_lightning.data.graph import Graph
 from deeph_lightning.errors import ConfigError
+from deeph_lightning.inference.overlaps import Overlaps
+from deeph_lightning.nn.domain import Departure
 from deeph_lightning.training.checkpoint import load_model
+
+#: Pairs that the network works on at a time: large enough for fast matrix products.
+CHUNK = 4096
 
 
 class Predictor:
@@ -29,6 +35,8 @@ class Predictor:
         ``fp32`` or ``fp64``.
     device
         ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+    chunk
+        Pairs that the network works on at a time; None takes all at once.
 
     Attributes
     ----------
@@ -48,13 +56,18 @@ class Predictor:
     """
 
     def __init__(
-        self, checkpoint: str | Path, precision: str = "fp32", device: str = "auto"
+        self,
+        checkpoint: str | Path,
+        precision: str = "fp32",
+        device: str = "auto",
+        chunk: int | None = CHUNK,
     ) -> None:
         self.device = find_device(device)
-        self.precision = precision
+        self.precision, self.chunk = precision, chunk
         module, self.record = load_model(checkpoint, is_double=precision == "fp64")
         self.network = module.model.to(self.device)
         self.basis: OrbitalBasis = self.network.basis
+        self._last: tuple[Atoms, Graph] | None = None
         self.r_message = float(self.record["r_message"])
         self.r_target: dict[str, float] = dict(self.record["r_target"])
 
@@ -77,15 +90,55 @@ class Predictor:
         PhysicsError
             Two atoms are closer than 0.3 Å.
         """
-        return graph_from_structure(atoms, self.basis, self.r_message, self.r_target)
+        if self._last is None or self._last[0] is not atoms:  # a large one takes seconds
+            graph = graph_from_structure(atoms, self.basis, self.r_message, self.r_target)
+            self._last = (atoms, graph)
+        return self._last[1]
 
     def predict(self, atoms: Atoms) -> Operator:
         """Predict H of one structure, eV, both halves of every Hermitian couple."""
+        return self.operators(atoms)["H"].complete()
+
+    def overlap(self, atoms: Atoms) -> Operator:
+        """Return the learned overlap on the pairs of H, both halves of every couple.
+
+        Raises
+        ------
+        CheckpointError
+            The checkpoint has no learned overlaps.
+        """
+        Overlaps.choose("learned", self)
+        return self.operators(atoms, ("S",))["S"].complete()
+
+    def operators(self, atoms: Atoms, names: Sequence[str] = ("H",)) -> dict[str, Operator]:
+        """Predict one pair of every Hermitian couple of H (eV) and learned S, as asked for."""
         graph = self.graph(atoms)
-        with torch.inference_mode():
-            blocks = self.network(graph.to(self.device))
-        values = {name: block.double().cpu() for name, block in blocks.items()}
-        return operator_from_blocks(graph, values, self.basis, atoms)
+        found = {}
+        for name in names:
+            with torch.inference_mode():
+                blocks = self.blocks(graph.to(self.device), name)
+            found[name] = operator_from_blocks(
+                graph, blocks, self.basis, atoms, name=name, is_half=True
+            )
+        return found
+
+    def blocks(self, graph: Graph, name: str) -> dict[str, Tensor]:
+        """Return the flat blocks of H, eV, or of the learned S, in the layout of a graph."""
+        if name == "H":
+            return self.network(graph, chunk=self.chunk)
+        n, size = graph.n_target, self.chunk or max(graph.n_target, 1)
+        parts = [graph.part(start, min(start + size, n)) for start in range(0, n, size)]
+        hopping = [self.network.overlap_hopping(part).cpu() for part in parts]
+        onsite = self.network.overlap.onsite(graph)
+        return {
+            "S_onsite": onsite,
+            "S_hopping": torch.cat([onsite.new_zeros(0).cpu(), *hopping]),
+        }
+
+    def departures(self, atoms: Atoms) -> list[Departure]:
+        """Return in which respects a structure leaves the training set; none if unknown."""
+        domain = self.network.domain
+        return domain.departures(self.graph(atoms).to(self.device)) if domain.is_fitted else []
 
     def n_electrons(self, atoms: Atoms) -> float | None:
         """Return the number of valence electrons, if the training set told it by species."""

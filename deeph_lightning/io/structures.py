@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import glob
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import ase.io
@@ -14,20 +17,21 @@ from deeph_lightning.io.formats import detect_format, read_structure_folder
 _PATTERNS = ("POSCAR*", "CONTCAR*", "*.vasp", "*.cif", "*.xyz", "*.extxyz", "*.xsf", "*.traj")
 
 
-def read_structures(path: str | Path) -> list[Atoms]:
+def read_structures(path: str | Path | Sequence[str | Path]) -> list[Atoms]:
     """Read every structure that a path means.
 
     Parameters
     ----------
     path
-        A file that ASE reads (all its frames), a DeepH folder of either generation, or a folder
-        that holds such files or folders at any depth.
+        A file that ASE reads (all its frames), a DeepH folder of either generation, a folder
+        that holds such files or folders at any depth, a glob of these, or several of these.
 
     Returns
     -------
     list of Atoms
         In sorted order, each with a unique ``atoms.info["name"]``: the path below `path`,
-        without suffix, and the number of the frame if there are several.
+        without suffix, and the number of the frame if there are several. Of several paths and
+        of a glob, the path below the folder that they share.
 
     Raises
     ------
@@ -36,16 +40,12 @@ def read_structures(path: str | Path) -> list[Atoms]:
     FormatError
         A file cannot be read.
     """
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise DataError(
-            f"structure={path}: there is no such file or folder. Give a file that ASE reads, a "
-            f"DeepH folder, or a folder of either.",
-            path=path,
-        )
+    roots = [root for part in _listed(path) for root in _matches(part)]
+    folder = Path(os.path.commonpath([root.resolve().parent for root in roots]))
     found: dict[str, Atoms] = {}
-    for source in _sources(path):
-        base = _name(source, path)
+    sources = [(source, root) for root in roots for source in _sources(root)]
+    for source, root in sources:
+        base = _name(source, root) if len(roots) == 1 else _name(source.resolve(), folder)
         frames = _read(source)
         for n, atoms in enumerate(frames):
             name = base if len(frames) == 1 else f"{base}_{n:0{len(str(len(frames) - 1))}d}"
@@ -59,11 +59,32 @@ def read_structures(path: str | Path) -> list[Atoms]:
             found[name] = atoms
     if not found:
         raise DataError(
-            f"structure={path}: the folder holds no structure (looked for "
+            f"structure={roots[0]}: the folder holds no structure (looked for "
             f"{', '.join(_PATTERNS)} and DeepH folders at any depth).",
-            path=path,
+            path=roots[0],
         )
     return list(found.values())
+
+
+def _listed(path: str | Path | Sequence[str | Path]) -> list[str | Path]:
+    return [path] if isinstance(path, str | Path) else list(path)
+
+
+def _matches(path: str | Path) -> list[Path]:
+    """Return a path that exists, or what a glob matches, sorted."""
+    path = Path(path).expanduser()
+    if path.exists():
+        return [path]
+    anchor = Path(path.anchor or ".")
+    pattern = str(path.relative_to(path.anchor)) if path.anchor else str(path)
+    found = sorted(anchor.glob(pattern)) if glob.has_magic(pattern) else []
+    if not found:
+        raise DataError(
+            f"structure={path}: there is no such file or folder. Give a file that ASE reads, a "
+            f"DeepH folder, a folder of either, or a glob that matches some.",
+            path=path,
+        )
+    return found
 
 
 def _sources(path: Path) -> list[Path]:

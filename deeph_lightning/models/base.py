@@ -17,9 +17,11 @@ from deeph_lightning.core.basis import OrbitalBasis
 from deeph_lightning.errors import ConfigError
 from deeph_lightning.nn.baseline import TwoCentreBaseline
 from deeph_lightning.nn.coupling import BlockCoupling
+from deeph_lightning.nn.domain import TrainingDomain
 from deeph_lightning.nn.edge_frame import EdgeFrames
 from deeph_lightning.nn.heads import HoppingHead, OnsiteHead
 from deeph_lightning.nn.layout import EdgeTensor, Layout
+from deeph_lightning.nn.overlap import TwoCentreOverlap
 from deeph_lightning.nn.precision import full_precision
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 class HamiltonianModel(nn.Module):
     """Base of all networks: ``forward(graph) -> {"H_onsite": flat, "H_hopping": flat}`` in eV.
+
+    ``forward(graph, chunk=n)`` takes n pairs at a time: the same result in less memory.
 
     Parameters
     ----------
@@ -86,8 +90,17 @@ class HamiltonianModel(nn.Module):
             component_power=component_power,
             enabled=baseline,
         )
+        n_orb = [self.basis.n_orb(label) for label in labels]
+        self.overlap = TwoCentreOverlap(self.pair_couplings, cutoffs, n_orb)
+        r_max = max(self.r_target.values(), default=self.r_message)
+        self.domain = TrainingDomain(labels, r_max, self.r_message)
         highest = max(c.layout.l_max for c in self.pair_couplings.values())
         self.l_frame = max(l_max, highest)
+
+    @property
+    def bytes_per_edge(self) -> int:
+        """Memory that features of one message edge take while a structure is predicted."""
+        return 0
 
     @property
     def dtype(self) -> torch.dtype:
@@ -164,30 +177,40 @@ class HamiltonianModel(nn.Module):
         low, high = torch.minimum(first, second), torch.maximum(first, second)
         return high * (high + 1) // 2 + low
 
-    def read_out(
-        self,
-        graph: Graph,
-        x: Tensor,
-        summed: Tensor,
-        hidden: EdgeTensor,
-        frames: EdgeFrames,
-        distance: Tensor,
-    ) -> dict[str, Tensor]:
-        """Heads: node features, neighbour sums and pair features to blocks, eV."""
+    def read_onsite(self, graph: Graph, x: Tensor, summed: Tensor) -> Tensor:
+        """Onsite blocks, flat, eV, from node features and neighbour sums."""
         with full_precision(x):
             x, summed = x.to(self.dtype), summed.to(self.dtype)
+            return self.onsite_head(x, summed, graph, self.baseline)
+
+    def read_hopping(
+        self, graph: Graph, hidden: EdgeTensor, frames: EdgeFrames, distance: Tensor
+    ) -> Tensor:
+        """Hopping blocks, flat, eV, from pair features; frames and distances likewise."""
+        with full_precision(hidden.zero):
             hidden = EdgeTensor(hidden.zero.to(self.dtype), hidden.rest.to(self.dtype))
-            onsite = self.onsite_head(x, summed, graph, self.baseline)
-            hopping = self.hopping_head(hidden, frames.blocks, distance, graph, self.baseline)
-        return {"H_onsite": onsite, "H_hopping": hopping}
+            return self.hopping_head(hidden, frames.blocks, distance, graph, self.baseline)
 
     def fit_statistics(self, graphs: Callable[[], Iterable[Graph]]) -> None:
-        """Fit baseline and target scales to labelled graphs; call once before training."""
+        """Fit baseline, target scales and overlaps to labelled graphs, once before training."""
+
+        def hopping(graph: Graph, labels: Tensor) -> dict:
+            return self.hopping_head.coefficients(graph, self._shell_frames(graph), labels)
+
+        self.baseline.fit(
+            graphs, lambda graph: hopping(graph, graph.H_hopping), self.onsite_head.coefficients
+        )
+        self.overlap.fit(graphs, lambda graph: hopping(graph, graph.S_hopping))
+        self.domain.fit(graphs)
+
+    def overlap_hopping(self, graph: Graph) -> Tensor:
+        """Learned overlaps of the target pairs, flat, float64."""
+        distance = torch.linalg.vector_norm(graph.pair_vector[: graph.n_target], dim=-1)
+        frames = self._shell_frames(graph)
+        return self.hopping_head.two_centre(graph, frames, distance, self.overlap)
+
+    def _shell_frames(self, graph: Graph) -> list[Tensor]:
+        """Wigner matrices of the target pairs for the degrees of the basis, float64."""
         highest = max(max(shells) for shells in self.basis.shells.values())
-
-        def hopping(graph: Graph) -> dict:
-            vector = graph.pair_vector[: graph.n_target]
-            frames = EdgeFrames.from_vectors(vector, highest, dtype=torch.float64)
-            return self.hopping_head.coefficients(graph, frames.blocks)
-
-        self.baseline.fit(graphs, hopping, self.onsite_head.coefficients)
+        vector = graph.pair_vector[: graph.n_target]
+        return EdgeFrames.from_vectors(vector, highest, dtype=torch.float64).blocks

@@ -287,8 +287,16 @@ class DeepHE3(HamiltonianModel):
         if self.statistics:
             super().fit_statistics(graphs)
 
-    def forward(self, graph: Graph) -> dict[str, Tensor]:
-        """Predict the blocks of all onsite and target pairs, flat, eV."""
+    def forward(
+        self,
+        graph: Graph,
+        chunk: int | None = None,  # noqa: ARG002
+    ) -> dict[str, Tensor]:
+        """Predict the blocks of all onsite and target pairs, flat, eV.
+
+        Every pair has features that all updates need, so that there is nothing to cut into
+        chunks: the whole graph is worked on at once.
+        """
         with full_precision(graph.pair_vector):
             frames, distance = self.geometry(graph)
         n_atom, n_pair, n = graph.n_atom, graph.n_pair, graph.n_target
@@ -319,7 +327,10 @@ class DeepHE3(HamiltonianModel):
             summed = edge[2 * n_pair :]
         one, two = edge[:n], edge[n_pair : n_pair + n]
         hidden = rotate_to_edges(one, two, frames.first(n), self.layouts[1])
-        return self.read_out(graph, x, summed, hidden, frames.first(n), distance[:n])
+        return {
+            "H_onsite": self.read_onsite(graph, x, summed),
+            "H_hopping": self.read_hopping(graph, hidden, frames.first(n), distance[:n]),
+        }
 
     def _envelope(self, length: Tensor) -> Tensor:
         return polynomial_envelope(length, self.r_message).to(self.dtype)

@@ -9,14 +9,15 @@ mirror parity.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from deeph_lightning.models.base import HamiltonianModel
 from deeph_lightning.nn.attention import SmoothAttention
+from deeph_lightning.nn.edge_frame import EdgeFrames
 from deeph_lightning.nn.layout import EdgeTensor, Layout, rotate_to_edges, rotate_to_nodes
 from deeph_lightning.nn.node import NodeFeedForward, NodeLinear, NodeNorm
 from deeph_lightning.nn.precision import full_precision
@@ -26,7 +27,18 @@ from deeph_lightning.nn.so2 import EdgeActivation, SO2Linear
 
 if TYPE_CHECKING:
     from deeph_lightning.data.graph import Graph
-    from deeph_lightning.nn.edge_frame import EdgeFrames
+
+
+class MessageEdges(NamedTuple):
+    """Message edges of a graph, or of a part of its pairs.
+
+    ``radial`` is ``(E, n_radial)``, ``envelope`` ``(E,)``; segments group both directions.
+    """
+
+    frames: EdgeFrames
+    radial: Tensor
+    envelope: Tensor
+    segments: Segments
 
 
 class NeighbourEmbedding(nn.Module):
@@ -53,29 +65,22 @@ class NeighbourEmbedding(nn.Module):
         )
 
     def forward(
-        self,
-        scalars: Tensor,
-        frames: EdgeFrames,
-        radial: Tensor,
-        envelope: Tensor,
-        segments: Segments,
+        self, scalars: Tensor, edges: MessageEdges, into: Tensor | None = None
     ) -> Tensor:
-        """Return node features ``(A, F)`` from species scalars ``(A, C)``."""
-        own = scalars.index_select(0, segments.receiver)
+        """Sum over neighbours, natural part of ``(A, F)``, from species scalars ``(A, C)``."""
+        own = scalars.index_select(0, edges.segments.receiver)
         other = torch.cat(own.chunk(2)[::-1])
-        weights = self.weights(torch.cat([own, other, radial.repeat(2, 1)], -1))
-        weights = weights * envelope.repeat(2)[:, None]
+        weights = self.weights(torch.cat([own, other, edges.radial.repeat(2, 1)], -1))
+        weights = weights * edges.envelope.repeat(2)[:, None]
         parts, start = [], 0
         for _, l_first, l_last, channels in self.towers:
             for l in range(l_first, l_last + 1):
-                harmonics = frames.blocks[l][:, l]
+                harmonics = edges.frames.blocks[l][:, l]
                 directed = torch.cat([harmonics, (-1) ** l * harmonics])
                 weight = weights[:, start : start + channels]
                 parts.append((directed[:, :, None] * weight[:, None]).flatten(1))
                 start += channels
-        x = segments.sum(torch.cat(parts, -1))
-        x = nn.functional.pad(x, (0, self.layout.node_size - x.shape[1]))
-        return x + HamiltonianModel.from_scalars(scalars, self.layout)
+        return edges.segments.sum(torch.cat(parts, -1), into)
 
 
 class ELCTBlock(nn.Module):
@@ -127,29 +132,39 @@ class ELCTBlock(nn.Module):
         self.feed_norm = NodeNorm(layout)
         self.feed = NodeFeedForward(layout)
 
-    def forward(
+    def convolve(
         self,
         x: Tensor,
         pair: EdgeTensor | None,
-        frames: EdgeFrames,
-        radial: Tensor,
-        envelope: Tensor,
-        segments: Segments,
-    ) -> tuple[Tensor, EdgeTensor]:
-        """Update node features ``(A, F)`` and pair features."""
-        known = x[:, : self.layout.node_size]  # natural channels come first
-        ends = self.norm(known).index_select(0, segments.receiver).chunk(2)
-        inputs = [rotate_to_edges(*ends, frames, self.layout)]
+        edges: MessageEdges,
+        sums: list[Tensor] | None,
+    ) -> tuple[EdgeTensor, list[Tensor]]:
+        """Update pair features and sum messages, from normalised node features ``(A, F)``."""
+        ends = x.index_select(0, edges.segments.receiver).chunk(2)
+        inputs = [rotate_to_edges(*ends, edges.frames, self.layout)]
         if pair is not None:
             inputs.append(pair)
-        hidden, logit = self.activation(*self.mix(*inputs), radial)
+        hidden, logit = self.activation(*self.mix(*inputs), edges.radial)
         update, _ = self.pair_out(hidden)
         if pair is not None:
             update = EdgeTensor(pair.zero + update.zero, pair.rest + update.rest)
         message, _ = self.message(hidden)
-        message = rotate_to_nodes(message, frames, self.full_layout)
-        x = x + self.node_out(self.attention(message, logit, envelope, segments))
-        return x + self.feed(self.feed_norm(x)), update
+        message = rotate_to_nodes(message, edges.frames, self.full_layout)
+        sums = self.attention.gather(message, logit, edges.envelope, edges.segments, sums)
+        return update, sums
+
+    def forward(
+        self, x: Tensor, pairs: list[EdgeTensor | None], edges: Iterable[MessageEdges]
+    ) -> tuple[Tensor, list[EdgeTensor | None]]:
+        """Update node features ``(A, F)`` and pair features, part by part of the edges."""
+        known = self.norm(x[:, : self.layout.node_size])  # natural channels come first
+        updated: list[EdgeTensor | None] = []
+        sums: list[Tensor] | None = None
+        for pair, part in zip(pairs, edges, strict=True):
+            update, sums = self.convolve(known, pair, part, sums)
+            updated.append(update)
+        x = x + self.node_out(self.attention.finish(sums))
+        return x + self.feed(self.feed_norm(x)), updated
 
 
 class ELCT(HamiltonianModel):
@@ -224,7 +239,7 @@ class ELCT(HamiltonianModel):
         layout = self.make_layout("channels", channels, unnatural_channels)
         pair_layout = self.make_layout("pair_channels", pair_channels, unnatural_pair_channels)
         head_layout = self.make_layout("head_channels", head_channels, unnatural_head_channels)
-        self.layout, self.head_layout = layout, head_layout
+        self.layout, self.head_layout, self.pair_layout = layout, head_layout, pair_layout
         n_species = len(self.basis.labels)
         self.embedding = nn.Embedding(n_species, layout.natural[0])
         self.pair_embedding = nn.Embedding(n_species * (n_species + 1) // 2, n_radial)
@@ -248,34 +263,96 @@ class ELCT(HamiltonianModel):
         )
         self.build_heads(layout, head_layout, head_layout)
 
-    def forward(self, graph: Graph) -> dict[str, Tensor]:
-        """Predict the blocks of all onsite and target pairs, flat, eV."""
+    @property
+    def bytes_per_edge(self) -> int:
+        """Memory of the pair features of a message edge, both directions."""
+        n_copy = 1 if len(self.blocks) == 1 else 2  # of the block before and of this one
+        return 2 * n_copy * self.pair_layout.node_size * self.dtype.itemsize
+
+    def forward(self, graph: Graph, chunk: int | None = None) -> dict[str, Tensor]:
+        """Predict the blocks of all onsite and target pairs, flat, eV.
+
+        With `chunk` that many pairs are worked on at a time: what grows with the structure are
+        node features, features of message edges, and the result.
+        """
+        n, size = graph.n_pair, chunk or max(graph.n_pair, 1)
+        parts = [graph] if n <= size else [
+            graph.part(start, min(start + size, n)) for start in range(0, n, size)
+        ]  # fmt: skip
+        kept = [self.message_edges(graph)] if len(parts) == 1 else None
+
+        def edges() -> Iterable[MessageEdges]:  # frames of many parts are not kept
+            return kept or map(self.message_edges, parts)
+
+        scalars = self.embedding(graph.species)
+        embedded: Tensor | None = None
+        for part in edges():
+            embedded = self.neighbours(scalars, part, embedded)
+        missing = self.layout.node_size - embedded.shape[1]
+        x = nn.functional.pad(embedded, (0, missing)) + self.from_scalars(scalars, self.layout)
+        pairs: list[EdgeTensor | None] = [None] * len(parts)
+        for block in self.blocks:
+            x, pairs = block(x, pairs, edges())
+        x = self.norm(x)
+        nodes = self.head_node(x)
+        summed: Tensor | None = None
+        hopping = []
+        for part, pair, part_edges in zip(parts, pairs, edges(), strict=True):
+            local, _ = self.onsite_edge(pair)
+            message = rotate_to_nodes(local, part_edges.frames, self.head_layout)
+            envelope = part_edges.envelope.repeat(2)[:, None]
+            summed = part_edges.segments.sum(message * envelope, summed)
+            hopping.append(self.hopping(part, nodes, pair, part_edges))
+        return {
+            "H_onsite": self.read_onsite(graph, x, summed),
+            "H_hopping": hopping[0] if len(hopping) == 1 else torch.cat(hopping),
+        }
+
+    def message_edges(self, graph: Graph) -> MessageEdges:
+        """Work out what all blocks need of the message edges of a graph."""
+        edges = graph.edge_pair
+        with full_precision(graph.pair_vector):
+            vector = graph.pair_vector[edges]
+            distance = torch.linalg.vector_norm(vector.double(), dim=-1)
+            if graph.wigner is None:
+                frames = EdgeFrames.from_vectors(vector, self.l_frame, dtype=self.dtype)
+            else:
+                flat = graph.wigner.index_select(0, edges).to(self.dtype)
+                frames = EdgeFrames.from_flat(flat, self.l_frame)
+        receiver = torch.cat([graph.pair_i[edges], graph.pair_j[edges]])
+        embedding = self.pair_embedding(self.species_pair(graph)[edges])
+        return MessageEdges(
+            frames=frames,
+            radial=self.radial(self.radial_basis(distance).to(self.dtype) + embedding),
+            envelope=polynomial_envelope(distance, self.r_message).to(self.dtype),
+            segments=Segments(receiver, graph.species.shape[0]),
+        )
+
+    def hopping(
+        self, graph: Graph, nodes: Tensor, pair: EdgeTensor, edges: MessageEdges
+    ) -> Tensor:
+        """Hopping blocks of the target pairs of a graph, flat, eV.
+
+        Parameters
+        ----------
+        graph
+            All pairs, or a part of them.
+        nodes
+            ``(A, F)`` node features in the layout of the head.
+        pair, edges
+            Features of the message edges among the pairs, and what is known of them.
+        """
+        n = graph.n_target
         with full_precision(graph.pair_vector):
             frames, distance = self.geometry(graph)
-        edges = graph.edge_pair
-        edge_frames = frames.select(edges)
-        receiver = torch.cat([graph.pair_i[edges], graph.pair_j[edges]])
-        segments = Segments(receiver, graph.species.shape[0])
-        envelope = polynomial_envelope(distance[edges], self.r_message).to(self.dtype)
-        species_pair = self.pair_embedding(self.species_pair(graph))
-        gaussians = self.radial_basis(distance).to(self.dtype) + species_pair
-        radial = self.radial(gaussians.index_select(0, edges))
-        scalars = self.embedding(graph.species)
-        x, pair = self.neighbours(scalars, edge_frames, radial, envelope, segments), None
-        for block in self.blocks:
-            x, pair = block(x, pair, edge_frames, radial, envelope, segments)
-        x = self.norm(x)
-
-        local, _ = self.onsite_edge(pair)
-        message = rotate_to_nodes(local, edge_frames, self.head_layout)
-        summed = segments.sum(message * envelope.repeat(2)[:, None])
-
-        n = graph.n_target
+        frames, distance = frames.first(n), distance[:n]
+        embedding = self.pair_embedding(self.species_pair(graph)[:n])
+        gaussians = self.radial_basis(distance).to(self.dtype) + embedding
         ends = torch.cat([graph.pair_i[:n], graph.pair_j[:n]])
-        own = self.head_node(x).index_select(0, ends).chunk(2)
-        own = rotate_to_edges(*own, frames.first(n), self.head_layout)
-        known = edges < n
-        short, damping = edges[known], envelope[known, None]
+        own = nodes.index_select(0, ends).chunk(2)
+        own = rotate_to_edges(*own, frames, self.head_layout)
+        known = graph.edge_pair < n
+        short, damping = graph.edge_pair[known], edges.envelope[known, None]
         near = EdgeTensor(pair.zero[:, known] * damping, pair.rest[:, :, known] * damping)
         mixed, extra = self.head_mix(own)
         mixed_near, extra_near = self.head_pair(near)
@@ -284,6 +361,6 @@ class ELCT(HamiltonianModel):
             for far, close in zip((*mixed, extra), (*mixed_near, extra_near), strict=True)
         ]
         hidden, _ = self.head_activation(
-            EdgeTensor(*total[:2]), total[2], self.head_radial(gaussians[:n])
+            EdgeTensor(*total[:2]), total[2], self.head_radial(gaussians)
         )
-        return self.read_out(graph, x, summed, hidden, frames.first(n), distance[:n])
+        return self.read_hopping(graph, hidden, frames, distance)

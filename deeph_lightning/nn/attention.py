@@ -42,17 +42,34 @@ class SmoothAttention(nn.Module):
                 position[tower.parity, l] = first + tower.channels
         self.register_buffer("head", torch.tensor(columns), persistent=False)
 
-    def forward(
-        self, message: Tensor, logit: Tensor, envelope: Tensor, segments: Segments
-    ) -> Tensor:
-        """Sum messages ``(2P, F)`` with logits ``(2, P, heads)`` and envelope ``(P,)``."""
+    def gather(
+        self,
+        message: Tensor,
+        logit: Tensor,
+        envelope: Tensor,
+        segments: Segments,
+        into: list[Tensor] | None = None,
+    ) -> list[Tensor]:
+        """Sum over neighbours what `finish` needs, or add it to the sums of other edges.
+
+        Messages ``(2P, F)``, logits ``(2, P, heads)``, envelope ``(P,)``.
+        """
+        into = into or [None, None, None]
         envelope = envelope.repeat(2)[:, None]
         if not self.n_heads:
-            return segments.sum(message * envelope)
+            return [segments.sum(message * envelope, into[0])]
         bounded = _MAX_LOGIT * torch.tanh(logit.flatten(0, 1) / _MAX_LOGIT)
         score = bounded.exp() * envelope  # (2P, heads)
-        total = segments.sum(score)
-        degree = segments.sum(envelope)
+        return [
+            segments.sum(message * score.index_select(1, self.head), into[0]),
+            segments.sum(score, into[1]),
+            segments.sum(envelope, into[2]),
+        ]
+
+    def finish(self, sums: list[Tensor]) -> Tensor:
+        """Return the normalised sum of messages ``(A, F)``."""
+        if not self.n_heads:
+            return sums[0]
+        weighted, total, degree = sums
         norm = degree.sqrt() / (_EPS + total)
-        weight = score * norm.index_select(0, segments.receiver)
-        return segments.sum(message * weight.index_select(1, self.head))
+        return weighted * norm.index_select(1, self.head)

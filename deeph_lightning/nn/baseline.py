@@ -9,7 +9,7 @@ network's outputs are multiplied by smooth scales fitted to what the baseline le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,6 +33,8 @@ _R_MIN = 0.7
 _SCALE_WIDTH = 0.25
 #: Floor of target scales, eV: label noise, below which nothing is worth learning.
 _SCALE_FLOOR = 1e-6
+#: Neighbours that the crystal field is summed over at once.
+_CHUNK = 1 << 14
 
 
 class PairBaseline(nn.Module):
@@ -132,6 +134,26 @@ class OnsiteBaseline(nn.Module):
         envelope = polynomial_envelope(distance, self.r_cut)
         return self.basis(distance) * envelope[:, None]
 
+    def field(self, vector: Tensor, neighbour: Tensor) -> Tensor:
+        """Crystal field ``(E, n)`` of neighbours at ``(E, 3)`` vectors, of ``(E,)`` species."""
+        distance = torch.linalg.vector_norm(vector, dim=-1)
+        radial = self.radial(distance)
+        harmonics = real_harmonics_from_blocks(
+            wigner_blocks(frame_rotations(vector), self.l_max)
+        )
+        out = vector.new_zeros(len(vector), len(self.scale))
+        for parity, L, count, offset in self.sections:
+            if parity == "unnatural":
+                continue
+            weight = getattr(self, f"weight_{L}").view(-1, len(self.basis), count)
+            strength = vector.new_zeros(len(vector), count)
+            for species in range(len(weight)):
+                is_one = neighbour == species
+                strength[is_one] = radial[is_one] @ weight[species]
+            value = harmonics[L][:, :, None] * strength[:, None]
+            out[:, offset : offset + (2 * L + 1) * count] = value.flatten(1)
+        return out
+
 
 class TwoCentreBaseline(nn.Module):
     """Baseline and scales of all species; fitted by `fit`, kept as buffers.
@@ -192,6 +214,13 @@ class TwoCentreBaseline(nn.Module):
 
         return super()._apply(move, recurse)
 
+    def two_centre(self, key: tuple[int, int], distance: Tensor) -> Tensor:
+        """Baseline at m = 0 of a species pair, ``(P, n_natural)``, eV; zero if not enabled."""
+        fitted = self.pairs[f"{key[0]}_{key[1]}"]
+        if self.enabled:
+            return fitted.two_centre(distance)
+        return distance.new_zeros(len(distance), fitted.n_natural, dtype=torch.float64)
+
     def crystal_field(self, graph: Graph) -> dict[int, list[Tensor]]:
         """Design of the onsite fit: per species, over L, ``(A_s, 2L+1, n_species*K)``."""
         short = torch.linalg.vector_norm(graph.pair_vector, dim=-1) < self.r_onsite
@@ -226,23 +255,27 @@ class TwoCentreBaseline(nn.Module):
 
     def onsite_coefficients(self, graph: Graph) -> dict[int, Tensor]:
         """Baseline of the onsite blocks: per species ``(A_s, n)``, natural parts filled."""
-        designs = self.crystal_field(graph) if self.enabled else None
         out = {}
         for a in self.onsite_couplings:
             baseline = self.onsite[str(a)]
-            n_atom = int((graph.species == a).sum())
-            value = baseline.mean.new_zeros(n_atom, len(baseline.scale))
-            for parity, L, count, offset in baseline.sections:
-                if parity == "unnatural":
-                    continue
-                block = value.new_zeros(n_atom, 2 * L + 1, count)
-                if designs is not None:
-                    block = designs[a][L] @ getattr(baseline, f"weight_{L}")
-                if L == 0:
-                    block = block + baseline.mean
-                value[:, offset : offset + (2 * L + 1) * count] = block.flatten(1)
-            out[a] = value
+            is_own = graph.species == a
+            value = baseline.mean.new_zeros(graph.species.shape[0], len(baseline.scale))
+            value[:, : len(baseline.mean)] = baseline.mean  # L = 0 comes first
+            if self.enabled:
+                for vector, receiver, neighbour in self._neighbours(graph, is_own):
+                    value.index_add_(0, receiver, baseline.field(vector, neighbour))
+            out[a] = value[is_own]
         return out
+
+    def _neighbours(self, graph: Graph, is_own: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Yield vectors to neighbours of some atoms, in chunks, with both ends' indices."""
+        distance = torch.linalg.vector_norm(graph.pair_vector, dim=-1)
+        for sign, first, second in ((1, "pair_i", "pair_j"), (-1, "pair_j", "pair_i")):
+            atom, other = getattr(graph, first), getattr(graph, second)
+            found = torch.nonzero((distance < self.r_onsite) & is_own[atom]).squeeze(-1)
+            for part in found.split(_CHUNK):
+                vector = sign * graph.pair_vector[part].double()
+                yield vector, atom[part], graph.species[other[part]]
 
     @torch.no_grad()
     def fit(

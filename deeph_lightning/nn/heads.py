@@ -18,6 +18,7 @@ from deeph_lightning.nn.coupling import BlockCoupling
 from deeph_lightning.nn.edge_frame import reversal_signs
 from deeph_lightning.nn.layout import EdgeTensor, Layout
 from deeph_lightning.nn.node import degree_view
+from deeph_lightning.nn.overlap import TwoCentreOverlap
 from deeph_lightning.nn.so2 import SO2Linear
 
 if TYPE_CHECKING:
@@ -89,25 +90,24 @@ class HoppingHead(nn.Module):
         return learnt + fixed.to(learnt)
 
     def two_centre(
-        self, graph: Graph, frames: list[Tensor], distance: Tensor, baseline: TwoCentreBaseline
+        self,
+        graph: Graph,
+        frames: list[Tensor],
+        distance: Tensor,
+        functions: TwoCentreBaseline | TwoCentreOverlap,
     ) -> Tensor:
-        """Baseline of the hopping blocks, flat, eV, float64."""
+        """Two-centre part of the hopping blocks, flat, float64: baseline in eV, or overlap."""
         blocks = [distance.new_zeros(0)]
         for (a, b), coupling, start, stop in self._types(graph):
-            fitted = baseline.pairs[f"{a}_{b}"]
-            if baseline.enabled:
-                value = fitted.two_centre(distance[start:stop])
-                matrix = getattr(self, f"matrix_{a}_{b}")[0, : fitted.n_natural]
-                block = value @ matrix.to(value)
-            else:
-                block = distance.new_zeros(stop - start, coupling.size)
+            value = functions.two_centre((a, b), distance[start:stop])
+            block = value @ getattr(self, f"matrix_{a}_{b}")[0, : value.shape[1]].to(value)
             blocks.append(_to_crystal(block, frames, coupling, start, stop))
         return torch.cat(blocks)
 
     def coefficients(
-        self, graph: Graph, frames: list[Tensor]
+        self, graph: Graph, frames: list[Tensor], labels: Tensor
     ) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
-        """Edge-frame coefficients of the labels: per type ``(distance, (P, n))``, float64.
+        """Edge-frame coefficients of flat blocks: per type ``(distance, (P, n))``, float64.
 
         Pairs of one species appear in both directions.
         """
@@ -116,7 +116,7 @@ class HoppingHead(nn.Module):
         for (a, b), coupling, start, stop in self._types(graph):
             left, right = _shell_rotations(frames, coupling, start, stop)
             size = (stop - start) * coupling.size
-            block = graph.H_hopping[offset : offset + size].double()
+            block = labels[offset : offset + size].double()
             offset += size
             block = left @ block.view(-1, left.shape[-1], right.shape[-1]) @ right.mT
             matrix = coupling.edge_matrix.to(block)

@@ -48,8 +48,13 @@ class Segments:
             count = torch.bincount(receiver, minlength=n_node)
             self.pointer = torch.cat([count.new_zeros(1), count.cumsum(0)])
 
-    def sum(self, values: Tensor) -> Tensor:
-        """Sum ``(E, ...)`` values per receiving node: ``(n_node, ...)``."""
+    def sum(self, values: Tensor, into: Tensor | None = None) -> Tensor:
+        """Sum ``(E, ...)`` values per receiving node: ``(n_node, ...)``.
+
+        With `into`, add to that sum over other edges in place: costs nothing per node.
+        """
+        if into is not None:
+            return into.index_add_(0, self.receiver, values)
         if self.backend == "torch_scatter":
             return segment_csr(values[self.order].contiguous(), self.pointer, reduce="sum")
         out = values.new_zeros(self.n_node, *values.shape[1:])

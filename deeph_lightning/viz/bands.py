@@ -140,7 +140,9 @@ def fat_bands(
     # the heaviest group lies at the bottom, the others stay visible on it
     for name, colour in zip(sorted(largest, key=lambda g: -largest[g]), GROUP_COLOURS):  # noqa: B905
         area = 18.0 * np.clip(np.asarray(weights[name], dtype=float)[where], 0, 1)
-        ax.scatter(points, energies[where], s=area, color=colour, alpha=0.6, linewidths=0, zorder=3)
+        ax.scatter(
+            points, energies[where], s=area, color=colour, alpha=0.6, linewidths=0, zorder=3
+        )
         handles.append(Line2D([], [], color=colour, marker="o", ls="", label=name))
     ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4)
     return ax

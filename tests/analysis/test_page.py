@@ -68,8 +68,8 @@ def test_page_in_a_browser(html: Path) -> None:
         errors, requests = [], []
         tab.on("pageerror", lambda error: errors.append(str(error)))
         tab.on("request", lambda request: requests.append(request.url))
-        tab.goto(html.as_uri())
-        tab.wait_for_selector(".js-plotly-plot .main-svg", timeout=60_000)
+        tab.goto(html.as_uri(), timeout=180_000)  # five megabytes of script
+        tab.wait_for_selector(".js-plotly-plot .main-svg", timeout=180_000)
         assert tab.locator(".js-plotly-plot").count() == 3
         lines = tab.locator(".js-plotly-plot").first.locator(".scatterlayer .trace")
         assert lines.count() >= 28  # fourteen bands of each Hamiltonian

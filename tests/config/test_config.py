@@ -23,6 +23,7 @@ GROUPS = {
     for folder in sorted(CONF_DIR.iterdir())
     if folder.is_dir() and folder.name != "local"
 }
+EXPERIMENTS = GROUPS.pop("experiment")  # each sets groups by itself
 # one composition checks one option of every group: the n-th of each
 N_ROUND = max(len(options) for options in GROUPS.values())
 
@@ -42,6 +43,11 @@ def test_every_option_of_every_group_is_valid(n, tmp_path):
     if "callbacks=none" in chosen and "debug=anomaly" in chosen:
         chosen.remove("debug=anomaly")  # it sets a callback
     check_train(composed(*chosen, f"data.root={tmp_path}"))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_is_valid(experiment, tmp_path):
+    check_train(composed(f"experiment={experiment}", f"data.root={tmp_path}"))
 
 
 def test_every_key_of_a_group_has_a_comment_or_is_plain():

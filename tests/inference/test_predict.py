@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import ase.io
 import numpy as np
@@ -15,6 +16,7 @@ from ase.build import graphene, molecule
 from omegaconf import OmegaConf
 
 from deeph_lightning.config.paths import CONF_DIR, PACKAGE_DIR
+from deeph_lightning.data.build import graph_from_structure
 from deeph_lightning.errors import (
     BasisMismatchError,
     CheckpointError,
@@ -27,6 +29,7 @@ from deeph_lightning.inference.predict import Predictor
 from deeph_lightning.io.formats import read_structure_folder
 from deeph_lightning.io.structures import read_structures
 from deeph_lightning.predict import run
+from deeph_lightning.training.checkpoint import load_model
 from deeph_lightning.training.module import HamiltonianModule
 
 TINY = {
@@ -71,7 +74,8 @@ def sheet(seed: int = 0) -> Atoms:
 def predict(checkpoint, structure, output, **options):
     cfg = OmegaConf.load(CONF_DIR / "predict.yaml")
     del cfg["hydra"], cfg["defaults"]
-    given = {"checkpoint": str(checkpoint), "structure": str(structure), "output": str(output)}
+    structure = str(structure) if isinstance(structure, os.PathLike) else structure
+    given = {"checkpoint": str(checkpoint), "structure": structure, "output": str(output)}
     return run(OmegaConf.merge(cfg, given, {"device": "cpu", "num_threads": 1, **options}))
 
 
@@ -186,3 +190,98 @@ def test_the_command_leaves_nothing_but_its_output(checkpoint, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "wrote 1 structures" in done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["POSCAR", "out"]
+
+
+@pytest.fixture(scope="module")
+def with_overlaps(checkpoint, tmp_path_factory):
+    """The same network with overlaps and a domain fitted to two sheets."""
+    module, _ = load_model(checkpoint)
+    content = torch.load(checkpoint, weights_only=True)
+    network = module.model
+    ranges = {key: float(r) for key, r in network.r_target.items()}
+
+    def labelled(seed):
+        graph = graph_from_structure(sheet(seed), network.basis, network.r_message, ranges)
+        graph.S_hopping = 0.01 * torch.ones(int(graph.hopping_offsets[-1]))
+        graph.S_onsite = torch.eye(4).repeat(graph.n_atom, 1).flatten()
+        return graph
+
+    graphs = [labelled(seed) for seed in range(5)]
+    network.overlap.fit(lambda: graphs, lambda graph: {})
+    network.domain.fit(lambda: graphs)
+    content["state_dict"] = module.state_dict()
+    path = tmp_path_factory.mktemp("overlaps") / "best.ckpt"
+    torch.save(content, path)
+    return path
+
+
+def test_learned_overlaps_are_written_beside(with_overlaps, tmp_path):
+    ase.io.write(tmp_path / "POSCAR", sheet(), direct=True)
+    (folder,) = predict(with_overlaps, tmp_path / "POSCAR", tmp_path / "out")
+    system = read_structure_folder(folder)
+    assert system.S is not None
+    assert system.S.pairs == system.H.pairs
+    np.testing.assert_array_equal(system.S.bloch([0, 0, 0]), np.eye(8))
+    assert system.info["prediction"]["overlap"] == "learned"
+    (plain,) = predict(with_overlaps, tmp_path / "POSCAR", tmp_path / "b", overlap="none")
+    assert not (plain / "overlap.h5").exists()
+    # the folder is what overlap=DIR takes
+    (third,) = predict(with_overlaps, tmp_path / "POSCAR", tmp_path / "c", overlap=str(folder))
+    np.testing.assert_array_equal(read_structure_folder(third).S.values, system.S.values)
+    with pytest.raises(DataError, match="another overlap"):
+        predict(with_overlaps, tmp_path / "POSCAR", tmp_path / "c")
+    ase.io.write(tmp_path / "POSCAR", sheet(7), direct=True)
+    with pytest.raises(DataError, match="of another structure"):
+        predict(with_overlaps, tmp_path / "POSCAR", tmp_path / "d", overlap=str(folder))
+    with pytest.raises(DataError, match="no overlap of structure"):
+        predict(with_overlaps, tmp_path / "POSCAR", tmp_path / "d", overlap=str(plain))
+    with pytest.raises(ConfigError, match="no such folder"):
+        predict(with_overlaps, tmp_path / "POSCAR", tmp_path / "d", overlap="nowhere")
+
+
+def test_a_checkpoint_without_overlaps_says_so(checkpoint, tmp_path, caplog):
+    ase.io.write(tmp_path / "POSCAR", sheet(), direct=True)
+    with pytest.raises(CheckpointError, match="no learned overlaps"):
+        predict(checkpoint, tmp_path / "POSCAR", tmp_path / "out", overlap="learned")
+    (folder,) = predict(checkpoint, tmp_path / "POSCAR", tmp_path / "out")
+    assert "no overlap.h5 is written" in caplog.text
+    assert not (folder / "overlap.h5").exists()
+    info = read_structure_folder(folder).info["prediction"]
+    assert info["atoms_outside_training_set"] is None
+
+
+def test_what_lies_outside_the_training_set_is_counted(with_overlaps, tmp_path, caplog):
+    far = sheet()
+    far.positions[1] += (0.0, 0.0, 1.2)
+    ase.io.write(tmp_path / "a.extxyz", [sheet(1), far])
+    folders = predict(with_overlaps, tmp_path / "a.extxyz", tmp_path / "out")
+    found = [read_structure_folder(f).info["prediction"] for f in folders]
+    assert [info["atoms_outside_training_set"] for info in found] == [0, 2]
+    assert "'a_1' lies outside the training set: C-C distances" in caplog.text
+
+
+def test_estimate_chunk_and_lists_of_structures(with_overlaps, tmp_path, caplog):
+    caplog.set_level("INFO")
+    (tmp_path / "in").mkdir()
+    for n in range(3):
+        ase.io.write(tmp_path / "in" / f"x{n}.cif", sheet(n))
+    pattern = str(tmp_path / "in" / "x[01].cif")
+    folders = predict(with_overlaps, pattern, tmp_path / "a", chunk=5, estimate=True)
+    assert [folder.name for folder in folders] == ["x0", "x1"]
+    assert "GB of memory" in caplog.text
+    both = OmegaConf.create([str(tmp_path / "in" / f"x{n}.cif") for n in (0, 1)])
+    again = predict(with_overlaps, both, tmp_path / "b")
+    for first, second in zip(folders, again, strict=True):
+        a, b = (read_structure_folder(folder) for folder in (first, second))
+        assert np.abs(a.H.values - b.H.values).max() < 1e-6 * np.abs(b.H.values).max()
+        assert np.abs(a.S.values - b.S.values).max() < 1e-12
+    with pytest.raises(DataError, match="no such file"):
+        predict(with_overlaps, str(tmp_path / "in" / "y*.cif"), tmp_path / "c")
+
+
+def test_too_small_a_disk_is_told_before_the_work(with_overlaps, tmp_path, monkeypatch):
+    ase.io.write(tmp_path / "POSCAR", sheet())
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(DataError, match="are free"):
+        predict(with_overlaps, tmp_path / "POSCAR", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

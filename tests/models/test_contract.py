@@ -17,6 +17,7 @@ from deeph_lightning.data.graph import Graph, collate
 from deeph_lightning.models.base import HamiltonianModel
 from tests.systems import BASIS, random_atoms
 from tests.tolerances import (
+    CHUNKS_FLOAT32,
     DERIVATIVE,
     FLOAT64,
     MODEL_BFLOAT16,
@@ -313,3 +314,18 @@ def test_baseline_recovers_a_two_centre_hamiltonian(file: Path) -> None:
             label = getattr(graph, f"H_{key}")
             error = (getattr(found, f"baseline_{key}") - label).abs().max()
             assert error < 1e-4 * label.abs().max()
+
+
+@every_model
+@pytest.mark.parametrize("chunk", [1, 7, 10**6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_chunks_of_pairs_change_nothing(file: Path, chunk: int, dtype: torch.dtype) -> None:
+    model = make_model(file, dtype=dtype)
+    graph = graph_of(model, STRUCTURES[0])
+    assert len(graph.edge_pair) < graph.n_pair
+    with torch.no_grad():
+        expected = model(graph)
+        for found in (model(graph, chunk=chunk), model(model.prepare(graph), chunk=chunk)):
+            for key, value in expected.items():
+                error = (found[key] - value).abs().max() / value.abs().max()
+                assert error < CHUNKS_FLOAT32

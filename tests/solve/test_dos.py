@@ -65,7 +65,7 @@ def test_tetrahedra_hold_all_states(size, rng) -> None:
 
 def test_tetrahedra_of_a_cosine_band() -> None:
     """E = 2 t (cos x + cos y + cos z) has g(0) = 0.142711/t (van Hove's simple cubic)."""
-    n = 24
+    n = 20
     k = kgrid((n, n, n))[0]
     energies = (2 * np.cos(2 * np.pi * k).sum(axis=1))[None, :, None]
     at = np.linspace(-6, 6, 241)

@@ -140,7 +140,9 @@ def test_kill_9_and_the_same_command_with_ckpt_last(tmp_path):
 def test_a_checkpoint_of_other_settings_is_refused(make_config):
     first = train(make_config("trainer.max_epochs=1", "test=false", run="first"))
     last = first.run_dir / "checkpoints" / "last.ckpt"
-    other = make_config(f"ckpt={last}", "model.width=4", "loss=mae", "data.n_train=3", run="b")
+    other = make_config(
+        f"ckpt={last}", "model.width=4", "loss=mae_rmse", "data.n_train=3", run="b"
+    )
     with pytest.raises(ConfigError) as caught:
         train(other)
     expected = ("model.width: checkpoint 8, now 4", "data.n_train", "loss.terms.rmse")

@@ -1,0 +1,1 @@
+"""Structures to predict and to calculate."""

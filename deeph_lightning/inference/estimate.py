@@ -1,0 +1,111 @@
+"""What a prediction will take: time, memory and disk space, before it starts."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from deeph_lightning.errors import DataError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from deeph_lightning.data.graph import Graph
+    from deeph_lightning.inference.predict import Predictor
+
+#: Memory of program and libraries, bytes.
+_PROGRAM = 6e8
+#: Bytes a second at which blocks are sorted, completed and written.
+_WRITING = 1.5e8
+#: Bytes of a pair in tables of indices, both directions, sorting included.
+_PAIR = 600
+
+
+class Estimate(NamedTuple):
+    """Size and expected cost of one structure: s, bytes."""
+
+    n_atom: int
+    n_pair: int
+    seconds: float
+    memory: float
+    disk: float
+
+    def __str__(self) -> str:
+        """Write with units; pairs are counted once a couple."""
+        return (
+            f"{self.n_atom} atoms, {self.n_pair} pairs: about {self.seconds:.0f} s, "
+            f"{self.memory / 1e9:.1f} GB of memory, {self.disk / 1e9:.2f} GB on disk"
+        )
+
+
+def disk_bytes(graph: Graph, n_operator: int) -> float:
+    """Size of the files of a prediction: both halves of every couple, float64."""
+    hopping, onsite = int(graph.hopping_offsets[-1]), int(graph.onsite_offsets[-1])
+    return n_operator * (8.0 * (2 * hopping + onsite) + 64.0 * (2 * graph.n_target))
+
+
+def estimate(predictor: Predictor, atoms: Atoms, names: Sequence[str]) -> Estimate:
+    """Time one chunk of pairs of a structure and extrapolate.
+
+    Parameters
+    ----------
+    predictor
+        The network.
+    atoms
+        Structure.
+    names
+        Operators to predict, "H" and "S".
+    """
+    graph = predictor.graph(atoms)
+    size = min(predictor.chunk or graph.n_pair, graph.n_pair)
+    nodes, both = (_seconds(predictor, graph.part(0, n), names) for n in (0, size))
+    share = graph.n_pair / max(size, 1)
+    disk = disk_bytes(graph, len(names))
+    half = 8.0 * (int(graph.hopping_offsets[-1]) + int(graph.onsite_offsets[-1]))
+    features = predictor.network.bytes_per_edge * len(graph.edge_pair) + half
+    operators = (len(names) + 2) * half + _PAIR * graph.n_pair
+    return Estimate(
+        n_atom=len(atoms),
+        n_pair=graph.n_pair,
+        seconds=nodes + max(both - nodes, 0.0) * share + disk / _WRITING,
+        memory=_PROGRAM + max(features, operators),
+        disk=disk,
+    )
+
+
+def check_disk(folder: Path, needed: float) -> None:
+    """Check that there is room for the files.
+
+    Raises
+    ------
+    DataError
+        There is not.
+    """
+    place = folder.resolve()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise DataError(
+            f"output={folder}: the predictions need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB "
+            "are free.\n  Choose a folder on another disk: output=DIR",
+            path=folder,
+        )
+
+
+def _seconds(predictor: Predictor, part: Graph, names: Sequence[str]) -> float:
+    """Time a part of a graph, after a first pass that sets up what is kept."""
+    start = 0.0
+    part = part.to(predictor.device)
+    for _ in range(2):
+        start = time.perf_counter()
+        with torch.inference_mode():
+            for name in names:
+                for block in predictor.blocks(part, name).values():
+                    block.sum().item()  # waits for a GPU
+    return time.perf_counter() - start
