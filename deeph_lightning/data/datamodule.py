@@ -182,8 +182,8 @@ class HamiltonianDataModule(LightningDataModule):
             )
         if not store.report["n_with_overlap"]:
             raise DataError(
-                f"data.overlap_root = {self._overlaps.root}: has no overlaps.\n  Give a set with "
-                "overlap.h5, or none.",
+                f"data.overlap_root = {self._overlaps.root}: has no overlaps.\n  Give a set "
+                "with overlap.h5, or none.",
                 path=self._overlaps.root,
             )
         dataset = GraphDataset(store, store.names, self.r_message, cache_mb=0.0)
