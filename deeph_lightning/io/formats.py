@@ -338,8 +338,8 @@ def _in_cells_of_atoms(op: Operator, file: Path) -> Operator:
     if not len(moved):
         return op
     log.warning(
-        "%s: structure '%s' has atom %d, and %d in all, in another cell than the blocks have it; "
-        "R of their pairs counted anew",
+        "%s: structure '%s' has atom %d, and %d in all, in another cell than the blocks have "
+        "it; R of their pairs counted anew",
         *(file, op.name, moved[0], len(moved)),
     )
     return with_cells_of_atoms(op, shifts)
