@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from deeph_lightning.core.pairs import IntArray
 
 #: Mean square length of the vectors of an atom's pairs, weighted by their largest elements
-#: squared, after over before: the atom is elsewhere if a lattice vector makes it less than this.
-#: One of 1.4 Å that is off by 2.5 Å makes 0.2; an atom in its place, 1 and more.
+#: squared, after over before: the atom is elsewhere if a lattice vector makes it less than
+#: this. One of 1.4 Å that is off by 2.5 Å makes 0.2; an atom in its place, 1 and more.
 _LARGEST_RATIO = 0.5
 
 
@@ -63,12 +63,13 @@ def cells_of_blocks(op: Operator) -> IntArray:
         ratio = np.divide(after, square, out=np.ones(n_atom), where=square > 0.0)
         worst = int(np.argmin(ratio))
         if ratio[worst] >= _LARGEST_RATIO:
-            return shifts - shifts[_home(shifts)]
+            home: IntArray = shifts - shifts[_most_common_cell(shifts)]
+            return home
         shifts[worst] += step[worst]
 
 
-def _home(shifts: IntArray) -> int:
-    """Return an atom of the cell that most atoms are in: only differences of cells count."""
+def _most_common_cell(shifts: IntArray) -> int:
+    """Return an atom of the cell that most atoms are in: only differences count."""
     _, first, counts = np.unique(shifts, axis=0, return_index=True, return_counts=True)
     return int(first[np.argmax(counts)])
 
