@@ -4,13 +4,13 @@
     python scripts/bench_accuracy.py --minutes 4 --structures 1 2 4 8 16 32 57 --serial
     python scripts/bench_accuracy.py --runs elct deeph_e3 --json outputs/bench/accuracy.json
 
-Every run is the training command itself with the recipe of its network, on the shipped graphene
-set; its number of epochs is chosen so that it ends after ``--minutes``, from the time that a few
-steps take. The networks train side by side, one thread each, so that what else the machine
-does strikes all of them; ``--serial`` trains one after the other. `elct` is the default
-recipe, `deeph_e3` has the baseline, scales and loss of ELCT, `deeph_e3_published` those of its paper:
-between the first two lies the share of the network, between the last two that of the data
-treatment. Minutes are those of the processor that the process had, validation included.
+Every run is the training command itself with the recipe of its network, on the shipped
+graphene set; its number of epochs is chosen so that it ends after ``--minutes``, from the time
+that a few steps take. The networks train side by side, one thread each, so that what else the
+machine does strikes all of them; ``--serial`` trains one after the other. `elct` is the default
+recipe, `deeph_e3` has the baseline, scales and loss of ELCT, `deeph_e3_published` those of its
+paper: between the first two lies the share of the network, between the last two that of the
+data treatment. Minutes are those of the processor that the process had, validation included.
 """
 
 from __future__ import annotations
