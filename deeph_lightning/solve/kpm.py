@@ -20,7 +20,7 @@ from scipy import optimize
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from deeph_lightning.errors import PhysicsError
-from deeph_lightning.solve.factorisation import factorisation, library
+from deeph_lightning.solve.factorisation import factorisations, library
 from deeph_lightning.solve.kloop import map_k
 from deeph_lightning.solve.levels import FloatArray
 from deeph_lightning.solve.memory import check_memory
@@ -152,7 +152,8 @@ def chebyshev_dos(
         S does not fit into memory when factorised.
     """
     points, w = np.atleast_2d(np.asarray(k, dtype=np.float64)), np.asarray(weight)
-    group = np.zeros(pencil.n_orb, dtype=np.int64) if group is None else group
+    zeros = np.zeros(pencil.n_orb, dtype=np.int64)
+    group = zeros if group is None else group[pencil.orbital]
     settings = (pencil, library(library_name), memory_limit)
     ends = np.array(map_k(partial(_ends, *settings), points, n_jobs))
     low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
@@ -164,7 +165,7 @@ def chebyshev_dos(
 
 def _inverse(matrices: PencilAtK, pencil: Pencil, name: str, limit: float | None) -> Any:
     """Return the function that applies the inverse of S."""
-    factors = factorisation(name, is_complex=np.iscomplexobj(matrices.S.data), counts=False)
+    factors = factorisations(name, is_complex=matrices.S.is_complex)[0]()
     check_memory(
         factors.analyse(matrices.S, pencil.row_block),
         f"structure '{pencil.name}': factorising S of {pencil.n_orb} orbitals with {name}",
@@ -183,15 +184,20 @@ def _ends(
     for point in k:
         matrices = pencil.at(point)
         n = pencil.n_orb
-        inverse = LinearOperator(
-            (n, n), matvec=_inverse(matrices, pencil, name, limit), dtype=matrices.H.dtype
+        hamiltonian, overlap, inverse = (
+            LinearOperator((n, n), matvec=apply, dtype=matrices.H.dtype)
+            for apply in (
+                matrices.H.__matmul__,
+                matrices.S.__matmul__,
+                _inverse(matrices, pencil, name, limit),
+            )
         )
         start = np.random.default_rng(0).normal(size=n).astype(matrices.H.dtype)
         ends = []
         for which in ("SA", "LA"):
             try:
                 values = eigsh(
-                    matrices.H, 1, M=matrices.S, Minv=inverse, which=which, v0=start,
+                    hamiltonian, 1, M=overlap, Minv=inverse, which=which, v0=start,
                     tol=ENDS_TOLERANCE, return_eigenvectors=False, ncv=min(n, 40),
                 )  # fmt: skip
             except ArpackNoConvergence:
