@@ -155,7 +155,7 @@ class Pencil:
 
     @cached_property
     def _couples(self) -> NDArray[np.int64]:
-        """Codes ``i * n_atom + j``, ``i <= j``, of the couples of atoms with a block; sorted."""
+        """Codes ``i * n_atom + j``, ``i <= j``, of couples of atoms with a block; sorted."""
         n_atom = len(self._size)
         codes = [np.arange(n_atom) * (n_atom + 1)]
         for op in (self.H, self.S):

@@ -207,9 +207,7 @@ class SparseSolver:
             self._at = (point, self.pencil.at(point))
         return self._at[1]
 
-    def _factorise(
-        self, pencil: PencilAtK, energy: float
-    ) -> tuple[Factorisation, int, float]:
+    def _factorise(self, pencil: PencilAtK, energy: float) -> tuple[Factorisation, int, float]:
         """Factorise at an energy or very near; return factors, count, and where."""
         is_complex = pencil.H.is_complex
         for n in range(len(factorisations(self.library, is_complex=is_complex))):
@@ -252,23 +250,14 @@ class SparseSolver:
     def _lanczos(
         self, pencil: PencilAtK, factors: Factorisation, shift: float, n_state: int
     ) -> States:
-        H, S = pencil.H, pencil.S
-        n = H.shape[0]
-        inverse = LinearOperator((n, n), matvec=factors.solve, dtype=H.dtype)
-        overlap = LinearOperator((n, n), matvec=S.__matmul__, dtype=H.dtype)
-        start = np.random.default_rng(0).normal(size=n).astype(H.dtype)
         try:
-            _, vectors = eigsh(
-                inverse, n_state, M=overlap, sigma=shift, OPinv=inverse, v0=start,
-                ncv=min(n, max(2 * n_state + 1, 40)),
-            )  # fmt: skip
+            found = nearest_states(pencil, factors, shift, n_state)
         except ArpackNoConvergence as error:
             msg = (
                 f"structure '{self.pencil.name}': of {n_state} states at {shift:.4f} eV, "
                 f"{len(error.eigenvalues)} converged. Ask for fewer, or another energy."
             )
             raise PhysicsError(msg, structure=self.pencil.name) from None
-        found = _rayleigh_ritz(H, S, vectors)
         return found._replace(coefficients=self.pencil.to_orbitals(found.coefficients))
 
     def _dense_states(
@@ -287,6 +276,45 @@ class SparseSolver:
 
 def _text(k: ArrayLike) -> str:
     return str(np.round(np.asarray(k, dtype=np.float64), 6).tolist())
+
+
+def nearest_states(
+    pencil: PencilAtK, factors: Factorisation, shift: float, n_state: int
+) -> States:
+    """Find the states nearest to the energy of a factorisation by Lanczos' method.
+
+    Parameters
+    ----------
+    pencil
+        H and S.
+    factors
+        Of H - shift S.
+    shift
+        eV.
+    n_state
+        How many.
+
+    Returns
+    -------
+    States
+        Not numbered; coefficients in the rows of the pencil.
+
+    Raises
+    ------
+    scipy.sparse.linalg.ArpackNoConvergence
+        It does not converge.
+    """
+    n, dtype = pencil.H.shape[0], pencil.H.dtype
+    inverse, overlap = (
+        LinearOperator((n, n), matvec=apply, dtype=dtype)
+        for apply in (factors.solve, pencil.S.__matmul__)
+    )
+    start = np.random.default_rng(0).normal(size=n).astype(dtype)
+    _, vectors = eigsh(
+        inverse, n_state, M=overlap, sigma=shift, OPinv=inverse, v0=start,
+        ncv=min(n, max(2 * n_state + 1, 40)),
+    )  # fmt: skip
+    return _rayleigh_ritz(pencil.H, pencil.S, vectors)
 
 
 def _rayleigh_ritz(H: Any, S: Any, vectors: NDArray[Any]) -> States:
