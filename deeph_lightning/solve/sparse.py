@@ -67,10 +67,15 @@ class SparseSolver:
     memory_limit
         Bytes that a factorisation may take; without it what is available.
 
+    Attributes
+    ----------
+    n_factorised
+        Factorisations so far, in this process.
+
     Notes
     -----
-    Analyses are kept for each kind of matrix (real at points like Gamma, else complex), so
-    that a list of k-points should be solved by one object.
+    The ordering is kept as long as matrices are of one kind (real at points like Gamma, else
+    complex), so that a list of k-points should be solved by one object.
     """
 
     def __init__(
@@ -85,6 +90,7 @@ class SparseSolver:
         self._memory_limit = memory_limit
         self._factors: dict[tuple[bool, int], Factorisation] = {}
         self._at: tuple[tuple[float, ...], PencilAtK] | None = None
+        self.n_factorised = 0
 
     def __getstate__(self) -> dict[str, Any]:
         # libraries hold memory of their own, which no other process can use
@@ -214,6 +220,7 @@ class SparseSolver:
             factors = self._analysed(pencil, energy, n)
             for nudge in NUDGES_EV:
                 A = pencil.shifted(energy + nudge)
+                self.n_factorised += 1
                 try:
                     factors.factorise(A)
                     count = factors.n_negative()
