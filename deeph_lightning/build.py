@@ -46,14 +46,20 @@ def run(cfg: DictConfig) -> Path:
             path=output,
         )
 
+    from deeph_lightning.generate.relax import calculator, relaxed
     from deeph_lightning.generate.twisted import angle_degrees, twisted_bilayer
     from deeph_lightning.io.deeph import write_poscar
     from deeph_lightning.io.files import new_file
 
     lower, upper = (_layer(config[key]) for key in ("lower", "upper"))
     m, r = config["m"], config["r"]
-    lengths = {key: float(config[key]) for key in ("spacing", "vacuum")}
+    lengths = {key: float(config[key]) for key in ("spacing", "vacuum", "max_strain")}
+    calc = None
+    if config["calculator"] is not None:
+        calc = calculator(config["calculator"], config["calculator_options"])
     atoms = twisted_bilayer(m, r, lower, upper, **lengths)
+    if calc is not None:
+        atoms = relaxed(atoms, calc, config["fmax"], config["n_steps"])
     with new_file(output) as partial:
         write_poscar(partial, atoms)
     log.info("%d atoms, %.4f degrees, wrote %s", len(atoms), angle_degrees(m, r), output)

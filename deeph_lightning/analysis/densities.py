@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from deeph_lightning.analysis.case import Case
 
 
+#: Random numbers at each k-point: the error of the trace is one over the square root.
+RANDOM_NUMBERS = 100_000
+
+
 class Found(NamedTuple):
     """A density of states with its Fermi level and how it was found."""
 
@@ -96,9 +100,10 @@ def _by_polynomials(case: Case) -> Found:
     if config["project"] is not None:
         names, group = orbital_groups(system.channels[0], config["project"])
     limit = None if config["memory_GB"] is None else GB * config["memory_GB"]
+    n_vectors = config["n_vectors"] or max(4, -(-RANDOM_NUMBERS // system.n_orb))
     found = [
         chebyshev_dos(
-            Pencil(H, system.S), k, weight, config["n_moments"], config["n_vectors"],
+            Pencil(H, system.S), k, weight, config["n_moments"], n_vectors,
             group=group, seed=config["seed"], library_name=config["factorisation"],
             memory_limit=limit, n_jobs=case.n_jobs, track=case.track,
         )
@@ -116,7 +121,7 @@ def _by_polynomials(case: Case) -> Found:
     facts = {
         "method": "kpm",
         "n_moments": config["n_moments"],
-        "n_vectors": config["n_vectors"],
+        "n_vectors": n_vectors,
         "e_fermi_by_kpm_eV": counted,
         "resolution_eV": max(c.resolution for c in found),
         "n_orbitals_integrated": float(sum(c.moments[:, 0].sum() for c in found)),

@@ -92,6 +92,13 @@ def level_facts(case: Case, e_fermi: float | None = None) -> dict[str, Any]:
     return facts
 
 
+def work_facts(case: Case) -> dict[str, Any]:
+    """Return how many matrices the sparse solver has factorised; in one process only."""
+    if case.is_dense or case.n_jobs != 1:
+        return {}
+    return {"n_factorisations": sum(solver.n_factorised for solver in case.solvers)}
+
+
 def state_facts(case: Case) -> dict[str, Any]:
     """Return how far states near the Fermi level can be trusted, where S is worst."""
     condition, S, near = case.condition, case.system.S, case.config["near_eV"]
@@ -116,6 +123,7 @@ def fermi(case: Case, other: Case | None) -> Result:
     """Find the Fermi level by counting electrons."""
     facts = level_facts(case)
     facts["band_energy_eV"] = case.levels.band_energy
+    facts |= work_facts(case)
     if other is not None:
         facts["compare"] = level_facts(other) | {"band_energy_eV": other.levels.band_energy}
         facts["e_fermi_difference_meV"] = MEV * (other.e_fermi - case.e_fermi)
@@ -190,6 +198,7 @@ def bands(case: Case, other: Case | None) -> Result:
     facts = level_facts(case) | state_facts(case) | {"on_path": edge_facts(found.edges)}
     if not case.is_dense:
         facts["largest_residual_eV"] = found.residual
+    facts |= work_facts(case)
     low, high = case.config["window_eV"]
     arrays = {
         "energies": Array(found.energies, "eV", "spin channel, k-point, band"),

@@ -94,6 +94,11 @@ class BuildConfig(_Plain):
     upper: str | None
     spacing: float = Field(gt=0)
     vacuum: float = Field(gt=0)
+    max_strain: float = Field(ge=0, lt=0.2)
+    calculator: str | None
+    calculator_options: dict[str, Any]
+    fmax: float = Field(gt=0)
+    n_steps: int = Field(ge=1)
     output: str
     reraise: bool
 
@@ -144,7 +149,7 @@ class SolveConfig(_Plain):
     width_eV: float = Field(gt=0)
     n_energy: int = Field(ge=2)
     n_moments: int = Field(ge=2)
-    n_vectors: int = Field(ge=1)
+    n_vectors: int | None = Field(ge=1)
     seed: int = Field(ge=0)
     k: list[float] | None = Field(min_length=3, max_length=3)
     band: int | None

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from deeph_lightning.core.ragged import CHUNK_ELEMENTS, IntArray, take_blocks
+from deeph_lightning.core.ragged import CHUNK_ELEMENTS, IntArray, Values, take_blocks
 from deeph_lightning.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from deeph_lightning.core.operator import Operator
 
 ComplexArray = NDArray[np.complex128]
+
+#: Phases so near to half turns are taken for +1 and -1.
+HALF_TURN = 1e-12
 
 
 def bloch_dense(op: Operator, k: ArrayLike) -> ComplexArray:
@@ -43,7 +46,7 @@ def bloch_dense(op: Operator, k: ArrayLike) -> ComplexArray:
     """
     n = int(op.orbital_offsets[-1])
     matrix = np.zeros((op.n_orb, op.n_orb), dtype=np.complex128)
-    for couple_i, couple_j, blocks in _summed_blocks(op, _phases(op, k)):
+    for couple_i, couple_j, blocks in summed_blocks(op, k):
         rows = _orbitals(op, couple_i, blocks.shape[1], n)
         columns = _orbitals(op, couple_j, blocks.shape[2], n)
         matrix[rows[:, :, None], columns[:, None, :]] = blocks
@@ -72,7 +75,6 @@ def bloch_csr(op: Operator, k: ArrayLike) -> sparse.csr_array:
     -----
     O(nnz): each couple of atoms has one dense block, whose place follows from the pair table.
     """
-    phases = _phases(op, k)
     n, n_spin = int(op.orbital_offsets[-1]), op.n_spin
     counts = np.diff(op.orbital_offsets)
     first = _first_of_couple(op.pairs.i, op.pairs.j)
@@ -89,7 +91,7 @@ def bloch_csr(op: Operator, k: ArrayLike) -> sparse.csr_array:
     data = np.empty(nnz, dtype=np.complex128)
     indices = np.empty(nnz, dtype=index_dtype)
     couple_code = couple_i * len(counts) + couple_j
-    for i, j, blocks in _summed_blocks(op, phases):
+    for i, j, blocks in summed_blocks(op, k):
         start = column_start[np.searchsorted(couple_code, i * len(counts) + j)]
         columns = _orbitals(op, j, blocks.shape[2], n)  # (m, n_spin * n_j)
         size_j = blocks.shape[2] // n_spin
@@ -109,12 +111,16 @@ def bloch_csr(op: Operator, k: ArrayLike) -> sparse.csr_array:
     return matrix
 
 
-def _phases(op: Operator, k: ArrayLike) -> ComplexArray:
-    """Return exp(2 pi i k.R) of every pair; onsite pairs of a half count half."""
+def _phases(op: Operator, k: ArrayLike) -> Values:
+    """Return exp(2 pi i k.R) of every pair, real where all are; onsite ones of a half: 1/2."""
     vector = np.asarray(k, dtype=np.float64)
     if vector.shape != (3,) or not np.isfinite(vector).all():
         raise ShapeError(f"k-point is {vector.tolist()}, expected three finite numbers")
-    phases: ComplexArray = np.exp(2j * np.pi * (op.pairs.R @ vector))
+    turns = op.pairs.R @ vector
+    halves = np.rint(2 * turns)
+    phases: Values = np.exp(2j * np.pi * turns)
+    if np.abs(2 * turns - halves).max(initial=0.0) < HALF_TURN:
+        phases = 1.0 - 2.0 * (halves % 2)
     if op.is_half:
         phases[op.pairs.is_onsite] *= 0.5
     return phases
@@ -136,11 +142,29 @@ def _orbitals(op: Operator, atoms: IntArray, size: int, n: int) -> IntArray:
     return rows
 
 
-def _summed_blocks(
-    op: Operator, phases: ComplexArray
-) -> Iterator[tuple[IntArray, IntArray, ComplexArray]]:
-    """Sum blocks over R: yield ``i (m,), j (m,), blocks (m, n_i, n_j)`` of distinct couples."""
-    for a, b, index in op.groups:
+def summed_blocks(
+    op: Operator, k: ArrayLike, *, upper: bool = False
+) -> Iterator[tuple[IntArray, IntArray, Values]]:
+    """Sum blocks over R in chunks of couples of atoms.
+
+    Parameters
+    ----------
+    op, k
+        As of `bloch_dense`; partners of a half are not added.
+    upper
+        Couples with ``i <= j`` only.
+
+    Yields
+    ------
+    i, j, blocks
+        ``(m,)``, ``(m,)``, ``(m, n_i, n_j)`` of distinct couples; real where the phases of all
+        pairs and the values are.
+    """
+    phases = _phases(op, k)
+    for a, b, pairs_of_species in op.groups:
+        index = pairs_of_species
+        if upper:
+            index = index[op.pairs.i[index] <= op.pairs.j[index]]
         shape = op.shape_of(a, b)
         first = _first_of_couple(op.pairs.i[index], op.pairs.j[index])
         last = np.append(first[1:], len(index))
@@ -152,7 +176,8 @@ def _summed_blocks(
             which = index[first[start] : last[stop - 1]]
             blocks = take_blocks(op.values, op.offsets[which], shape)
             weighted = blocks * phases[which][:, None, None]
-            summed = np.add.reduceat(weighted, first[start:stop] - first[start], axis=0)
+            if len(which) > stop - start:
+                weighted = np.add.reduceat(weighted, first[start:stop] - first[start], axis=0)
             heads = index[first[start:stop]]
-            yield op.pairs.i[heads], op.pairs.j[heads], summed
+            yield op.pairs.i[heads], op.pairs.j[heads], weighted
             start = stop

@@ -51,8 +51,9 @@ def twisted_bilayer(
     *,
     spacing: float = 3.35,
     vacuum: float = 12.65,
+    max_strain: float = 0.0,
 ) -> Atoms:
-    """Build the commensurate cell of two hexagonal layers of one lattice constant.
+    """Build the commensurate cell of two hexagonal layers.
 
     Parameters
     ----------
@@ -65,6 +66,9 @@ def twisted_bilayer(
         Between the top atom of the lower and the bottom atom of the upper layer, Å.
     vacuum
         Empty space between periodic images of the bilayer, Å.
+    max_strain
+        The upper layer is strained in its plane to the lattice constant of the lower, up to
+        this, relative.
 
     Returns
     -------
@@ -76,7 +80,7 @@ def twisted_bilayer(
     ConfigError
         m, r, spacing or vacuum are out of range.
     PhysicsError
-        A layer is not hexagonal, or both have different lattice constants.
+        A layer is not hexagonal, or the lattice constants differ by more than the strain.
     """
     angle = math.radians(angle_degrees(m, r))
     for key, value in (("spacing", spacing), ("vacuum", vacuum)):
@@ -85,12 +89,16 @@ def twisted_bilayer(
     lower = graphene(a=2.466) if lower is None else lower
     upper = lower if upper is None else upper
     layers = [_hexagonal(layer, name) for layer, name in ((lower, "lower"), (upper, "upper"))]
-    constants = [float(np.linalg.norm(layer.cell[0])) for layer in layers]
-    if abs(constants[0] - constants[1]) > TOL_LATTICE:
+    first, second = (float(np.linalg.norm(layer.cell[0])) for layer in layers)
+    if abs(first - second) > max(TOL_LATTICE, max_strain * second):
         raise PhysicsError(
-            f"the lower layer has the lattice constant {constants[0]:.4f} Å, the upper "
-            f"{constants[1]:.4f} Å: no cell of this kind fits both.\n  Strain one of them."
+            f"the lower layer has the lattice constant {first:.4f} Å, the upper {second:.4f} "
+            f"Å: no cell of this kind fits both.\n  Allow the upper to be strained by "
+            f"{abs(first / second - 1):.2%}: max_strain={abs(first / second - 1) + 1e-4:.4f}"
         )
+    plane = layers[1].cell.array.copy()
+    plane[:2] *= first / second
+    layers[1].set_cell(plane, scale_atoms=True)
     # vectors of the cell in those of each layer; the mirrored integers turn the other way
     p, q = (m, m + r) if r % 3 else (m + r // 3, r // 3)
     parts = [_supercell(layers[0], p, q), _supercell(layers[1], q, p)]
@@ -104,7 +112,7 @@ def twisted_bilayer(
 
 
 def _hexagonal(layer: Atoms, name: str) -> Atoms:
-    """Return a layer with its lattice vectors at 60 degrees, in the xy plane, a1 along x."""
+    """Return a layer with its lattice vectors at exactly 60 degrees, a1 along x, a2 in xy."""
     layer = layer.copy()
     layer.cell = layer.cell.complete()
     layer.pbc = True
@@ -121,6 +129,10 @@ def _hexagonal(layer: Atoms, name: str) -> Atoms:
     normal = np.cross(layer.cell[0], layer.cell[1])
     layer.rotate(normal, "z", rotate_cell=True)
     layer.rotate(-math.degrees(_azimuth(layer.cell.array)), "z", rotate_cell=True)
+    # what is left within the tolerance would keep the two supercells from being one
+    side = 0.5 * (a + b)
+    plane = [[side, 0, 0], [side / 2, side * math.sqrt(3) / 2, 0], layer.cell.array[2]]
+    layer.set_cell(plane, scale_atoms=True)
     return layer
 
 

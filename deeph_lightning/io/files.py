@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ase import Atoms
     from numpy.typing import NDArray
 
+#: Contiguous datasets larger than this are mapped into memory, bytes.
+MAPPED_BYTES = 1 << 30
 #: Empty space around a molecule that has no lattice of its own, Å.
 VACUUM = 20.0
 #: Largest difference of positions and lattice of what counts as the same structure, Å.
@@ -129,7 +131,7 @@ def h5_matches(path: Path, test: Callable[[h5py.File], bool]) -> bool:
 
 
 def read_dataset(file: h5py.File, key: str, structure: str) -> NDArray[Any]:
-    """Read a dataset of numbers.
+    """Read a dataset of numbers; a very large one is mapped, read-only, not copied to memory.
 
     Raises
     ------
@@ -151,6 +153,10 @@ def read_dataset(file: h5py.File, key: str, structure: str) -> NDArray[Any]:
             f"expected numbers. Write it again."
         )
         raise FormatError(msg, path=path, structure=structure)
+    if found.nbytes > MAPPED_BYTES and found.chunks is None and found.dtype.isnative:
+        offset = found.id.get_offset()
+        if offset is not None:
+            return np.memmap(path, found.dtype, mode="r", offset=offset, shape=found.shape)
     return np.asarray(found[()])
 
 

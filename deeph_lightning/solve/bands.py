@@ -201,7 +201,7 @@ def _in_window(low: float, high: float, solver: SparseSolver, k: FloatArray) -> 
 
 
 def _nearest(e_fermi: float, n: int, solver: SparseSolver, k: FloatArray) -> list[States]:
-    return [_bare(solver.nearest(point, e_fermi, n, counts=True)) for point in k]
+    return [_bare(solver.nearest(point, e_fermi, n)) for point in k]
 
 
 def _bare(states: States) -> States:

@@ -4,20 +4,24 @@ By Sylvester's law of inertia, ``A = L D L^dagger`` has as many negative eigenva
 What the libraries give:
 
 pardiso (MKL, by pypardiso)
-    Bunch-Kaufman ``L D L^T`` of real symmetric matrices with the inertia; complex Hermitian
-    ones are solved as they are, but counted as the real symmetric matrix of twice the size.
-    Symbolic analysis is reused over matrices of one pattern.
+    Bunch-Kaufman ``L D L^T`` of real symmetric matrices. Complex Hermitian ones first with
+    diagonal pivots, which count too; where these are not accurate, as the real symmetric
+    matrix of twice the size.
 mumps (by python-mumps)
-    The same of real symmetric matrices, complex ones always as real ones of twice the size.
-    Symbolic analysis is reused.
+    Bunch-Kaufman of real symmetric matrices, complex ones always as real ones of twice the
+    size.
 superlu (scipy, always there)
     ``L U`` with diagonal pivots in a symmetric ordering, so that ``U = D L^dagger`` and the
-    signs on the diagonal of U are those of D. The ordering, found once on the graph of
-    atoms, is reused; there are no 2x2 pivots, so that a bad shift shows as a large residual.
+    signs on the diagonal of U are those of D.
+
+Orderings are found once for a pattern, on the graph of atoms where the library takes one: as
+good as on the graph of orbitals, and a hundred times faster. Diagonal pivots show a bad shift
+as a large residual.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import sys
@@ -27,10 +31,14 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
-from deeph_lightning.errors import MissingDependencyError, PhysicsError
+from deeph_lightning.errors import MissingDependencyError, PhysicsError, ResourceError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
+
+    from deeph_lightning.solve.pencil import Hermitian
 
 #: Relative residual of a solve above which a factorisation is not to be trusted.
 MAX_RESIDUAL = 1e-7
@@ -39,10 +47,10 @@ MAX_RESIDUAL = 1e-7
 class Factorisation(Protocol):
     """A factorisation of matrices of one sparsity pattern."""
 
-    def analyse(self, A: Any, row_block: NDArray[np.int64]) -> float:
-        """Order a Hermitian csr matrix whose rows fall into blocks; return bytes needed."""
+    def analyse(self, A: Hermitian, row_block: NDArray[np.int64]) -> float:
+        """Order a matrix whose rows fall into blocks; return bytes needed to factorise it."""
 
-    def factorise(self, A: Any) -> None:
+    def factorise(self, A: Hermitian) -> None:
         """Factorise a matrix of the pattern that was analysed."""
 
     def solve(self, b: NDArray[Any]) -> NDArray[Any]:
@@ -51,54 +59,143 @@ class Factorisation(Protocol):
     def n_negative(self) -> int:
         """Return the number of negative eigenvalues of the last matrix."""
 
+    def n_entries(self) -> float:
+        """Return the number of elements of the last factor."""
+
 
 class Pardiso:
     """MKL PARDISO, for real symmetric or complex Hermitian matrices."""
 
     # numbers of MKL's manual, counted from zero
-    _PEAK, _PERMANENT, _NUMERICAL, _PERTURBED, _N_NEGATIVE = 14, 15, 16, 13, 22
+    _PEAK, _PERMANENT, _NUMERICAL, _ENTRIES = 14, 15, 16, 17
+    _PERTURBED, _N_NEGATIVE = 13, 22
+    _OUT_OF_MEMORY = -2
 
     def __init__(self, is_complex: bool) -> None:
-        from pypardiso import PyPardisoSolver
-
-        self._solver = PyPardisoSolver(mtype=-4 if is_complex else -2)
-        # it searches all of the environment for the library each time, unless told
-        os.environ.setdefault("PYPARDISO_MKL_RT", self._solver.libmkl._name)
-        settings = {0: 1, 1: 2, 7: 2, 9: 8, 20: 1}  # METIS, refinement, pivots 2x2
-        for place, value in settings.items():
-            self._solver.iparm[place] = value
+        # Bunch-Kaufman pivots for real matrices; no refinement; count entries
+        self._run = _PardisoCall(-4 if is_complex else -2, {9: 8, 20: int(not is_complex)})
         self._upper: Any = None
 
-    def _run(self, phase: int, b: NDArray[Any]) -> NDArray[Any]:
-        # its public methods accept real unsymmetric matrices only
-        self._solver.set_phase(phase)
-        return np.asarray(self._solver._call_pardiso(self._upper, b))
-
-    def analyse(self, A: Any, row_block: NDArray[np.int64]) -> float:  # noqa: ARG002
+    def analyse(self, A: Hermitian, row_block: NDArray[np.int64]) -> float:
         """See `Factorisation`."""
-        self._upper = sparse.triu(A, format="csr")
-        self._run(11, np.zeros(A.shape[0], dtype=A.dtype))
-        memory = self._solver.iparm.astype(float) * 1024
+        order = _nested_dissection(_block_graph(A, row_block))
+        place = np.empty(len(order), dtype=np.int64)
+        place[order] = np.arange(len(order))
+        self._run.order = np.argsort(place[row_block], kind="stable").astype(np.int32)
+        self._upper = A.upper
+        self._run(11, A.upper)
+        memory = self._run.iparm.astype(float) * 1024
         return max(memory[self._PEAK], memory[self._PERMANENT] + memory[self._NUMERICAL])
 
-    def factorise(self, A: Any) -> None:
+    def factorise(self, A: Hermitian) -> None:
         """See `Factorisation`."""
-        self._upper = sparse.triu(A, format="csr")
-        self._run(22, np.zeros(A.shape[0], dtype=A.dtype))
+        self._upper = A.upper
+        self._run(22, A.upper)
 
     def solve(self, b: NDArray[Any]) -> NDArray[Any]:
         """See `Factorisation`."""
-        return self._run(33, np.asfortranarray(b, dtype=self._upper.dtype))
+        return self._run(33, self._upper, np.asfortranarray(b, dtype=self._upper.dtype))
 
     def n_negative(self) -> int:
         """See `Factorisation`."""
-        if self._solver.iparm[self._PERTURBED]:
+        if self._run.iparm[self._PERTURBED]:
             raise PhysicsError("a pivot vanished")
-        return int(self._solver.iparm[self._N_NEGATIVE])
+        return int(self._run.iparm[self._N_NEGATIVE])
+
+    def n_entries(self) -> float:
+        """See `Factorisation`."""
+        return float(self._run.iparm[self._ENTRIES])
 
     def __del__(self) -> None:
         if self._upper is not None and not sys.is_finalizing():
-            self._run(-1, np.zeros(self._upper.shape[0], dtype=self._upper.dtype))
+            self._run(-1, self._upper)
+
+
+class _PardisoCall:
+    """The handle of one matrix: pypardiso's own methods take real unsymmetric ones only.
+
+    Parameters
+    ----------
+    mtype
+        Kind of the matrix, of MKL's manual.
+    settings
+        Elements of ``iparm``, counted from zero.
+    """
+
+    def __init__(self, mtype: int, settings: dict[int, int]) -> None:
+        from pypardiso import PyPardisoSolver
+
+        self._solver = PyPardisoSolver(mtype=mtype)
+        # it searches all of the environment for the library each time, unless told
+        os.environ.setdefault("PYPARDISO_MKL_RT", self._solver.libmkl._name)
+        self.iparm: NDArray[np.int32] = self._solver.iparm
+        # no defaults, nested dissection, count entries, indices from zero
+        for place, value in ({0: 1, 1: 2, 17: -1, 34: 1} | settings).items():
+            self.iparm[place] = value
+        #: Row at each place of the order to use, or the one that was found.
+        self.order: NDArray[np.int32] | None = None
+
+    def __call__(self, phase: int, upper: Any, b: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Run a phase with a right-hand side, in Fortran order."""
+        n = upper.shape[0]
+        b = np.zeros(n, dtype=upper.dtype) if b is None else b
+        x = np.zeros_like(b)
+        if self.order is not None and self.iparm[4] == 0:
+            self.iparm[4] = 1
+        order = np.zeros(n, dtype=np.int32) if self.order is None else self.order
+        error = ctypes.c_int32(0)
+        indptr, indices = (np.asarray(x, np.int32) for x in (upper.indptr, upper.indices))
+        integers = [1, 1, self._solver.mtype, phase, n]
+        columns = 1 if b.ndim == 1 else b.shape[1]
+        int_pointer, float_pointer = (
+            ctypes.POINTER(kind) for kind in (ctypes.c_int32, ctypes.c_double)
+        )
+        self._solver._mkl_pardiso(
+            self._solver.pt.ctypes.data_as(ctypes.POINTER(self._solver._pt_type[0])),
+            *(ctypes.byref(ctypes.c_int32(value)) for value in integers),
+            upper.data.ctypes.data_as(float_pointer),
+            indptr.ctypes.data_as(int_pointer),
+            indices.ctypes.data_as(int_pointer),
+            order.ctypes.data_as(int_pointer),
+            ctypes.byref(ctypes.c_int32(columns)),
+            self.iparm.ctypes.data_as(int_pointer),
+            ctypes.byref(ctypes.c_int32(0)),
+            b.ctypes.data_as(float_pointer),
+            x.ctypes.data_as(float_pointer),
+            ctypes.byref(error),
+        )
+        if error.value == Pardiso._OUT_OF_MEMORY:
+            raise ResourceError("PARDISO: there is not enough memory for the factors")
+        if error.value:
+            raise PhysicsError(f"PARDISO failed with error {error.value}")
+        self.order = order
+        return x
+
+
+def _block_graph(A: Hermitian, row_block: NDArray[np.int64]) -> Any:
+    """Return the graph of the blocks: a csr array, its upper triangle, diagonally dominant."""
+    indptr, indices = A.upper.indptr, A.upper.indices
+    n = int(row_block[-1]) + 1
+    first = np.searchsorted(row_block, np.arange(n))  # of the rows of each block
+    starts, lengths = indptr[first], indptr[first + 1] - indptr[first]
+    at = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+    rows, columns = np.repeat(np.arange(n), lengths), row_block[indices[at]]
+    codes = np.unique(rows * n + columns)
+    rows, columns = np.divmod(codes, n)
+    values = np.where(rows == columns, 2.0 * n, -1.0)
+    graph = sparse.csr_array((values, (rows, columns)), shape=(n, n))
+    graph.sort_indices()
+    return graph
+
+
+def _nested_dissection(graph: Any) -> NDArray[np.int32]:
+    """Return the block at each place of an order of small fill (METIS, inside PARDISO)."""
+    run = _PardisoCall(2, {4: 2})
+    run(11, graph)
+    order = run.order
+    run(-1, graph)
+    assert order is not None
+    return order
 
 
 class Mumps:
@@ -109,16 +206,16 @@ class Mumps:
 
         self._context = mumps.Context()
 
-    def analyse(self, A: Any, row_block: NDArray[np.int64]) -> float:  # noqa: ARG002
+    def analyse(self, A: Hermitian, row_block: NDArray[np.int64]) -> float:  # noqa: ARG002
         """See `Factorisation`."""
-        self._context.set_matrix(A, symmetric=True)
+        self._context.set_matrix(A.upper, symmetric=True)
         self._context.mumps_instance.icntl[13] = 1  # count the pivots of the root, too
         self._context.analyze()
         return float(self._context.analysis_stats.est_mem_incore) * 1e6
 
-    def factorise(self, A: Any) -> None:
+    def factorise(self, A: Hermitian) -> None:
         """See `Factorisation`."""
-        self._context.set_matrix(A, symmetric=True)
+        self._context.set_matrix(A.upper, symmetric=True)
         self._context.factor(reuse_analysis=True)
 
     def solve(self, b: NDArray[Any]) -> NDArray[Any]:
@@ -129,6 +226,11 @@ class Mumps:
         """See `Factorisation`."""
         return int(self._context.mumps_instance.infog[12])
 
+    def n_entries(self) -> float:
+        """See `Factorisation`."""
+        count = int(self._context.mumps_instance.infog[29])
+        return count if count >= 0 else -1e6 * count  # in millions where it is large
+
 
 class SuperLU:
     """SuperLU with diagonal pivots, for real symmetric or complex Hermitian matrices."""
@@ -136,16 +238,12 @@ class SuperLU:
     def __init__(self) -> None:
         self._order: Any = None
         self._lu: Any = None
-        self._A: Any = None
+        self._dtype: Any = None
 
-    def analyse(self, A: Any, row_block: NDArray[np.int64]) -> float:
-        """See `Factorisation`; orders blocks, which is as good and much faster than rows."""
-        coo = A.tocoo()
-        n = int(row_block.max()) + 1
-        rows, columns = row_block[coo.row], row_block[coo.col]
-        graph = sparse.csc_array((np.ones(len(rows)), (rows, columns)), shape=(n, n))
-        graph.data[:] = 1.0
-        graph = (graph + sparse.diags_array(np.full(n, 2.0 * n))).tocsc()
+    def analyse(self, A: Hermitian, row_block: NDArray[np.int64]) -> float:
+        """See `Factorisation`."""
+        graph = _block_graph(A, row_block)
+        graph = sparse.csc_array(graph + sparse.triu(graph, 1).T)
         lu = splu(graph, "MMD_AT_PLUS_A", 0.0, options={"SymmetricMode": True})
         place = lu.perm_c[row_block]
         self._order = np.argsort(place, kind="stable")
@@ -155,15 +253,15 @@ class SuperLU:
         # both factors, their indices, and the copies that give the diagonal of U
         return 2 * fill * (A.dtype.itemsize + 4) * 2
 
-    def factorise(self, A: Any) -> None:
+    def factorise(self, A: Hermitian) -> None:
         """See `Factorisation`."""
-        self._A = A
-        ordered = A[self._order][:, self._order].tocsc()
+        self._dtype = A.dtype
+        ordered = A.full()[self._order][:, self._order].tocsc()
         self._lu = splu(ordered, "NATURAL", 0.0, options={"SymmetricMode": True})
 
     def solve(self, b: NDArray[Any]) -> NDArray[Any]:
         """See `Factorisation`."""
-        x = np.empty(b.shape, dtype=np.result_type(b, self._A))
+        x = np.empty(b.shape, dtype=np.result_type(b, self._dtype))
         x[self._order] = self._lu.solve(b[self._order].astype(x.dtype))
         return x
 
@@ -172,6 +270,10 @@ class SuperLU:
         if not np.array_equal(self._lu.perm_r, self._lu.perm_c):
             raise PhysicsError("a pivot on the diagonal vanished")
         return int((self._lu.U.diagonal().real < 0).sum())
+
+    def n_entries(self) -> float:
+        """See `Factorisation`."""
+        return float(self._lu.nnz)
 
 
 class Doubled:
@@ -186,28 +288,36 @@ class Doubled:
     def __init__(self, real: Factorisation) -> None:
         self._real = real
 
-    def analyse(self, A: Any, row_block: NDArray[np.int64]) -> float:
+    def analyse(self, A: Hermitian, row_block: NDArray[np.int64]) -> float:
         """See `Factorisation`."""
-        return self._real.analyse(_doubled(A), np.tile(row_block, 2))
+        return self._real.analyse(_doubled(A), np.repeat(row_block, 2))
 
-    def factorise(self, A: Any) -> None:
+    def factorise(self, A: Hermitian) -> None:
         """See `Factorisation`."""
         self._real.factorise(_doubled(A))
 
     def solve(self, b: NDArray[Any]) -> NDArray[Any]:
         """See `Factorisation`."""
-        x = self._real.solve(np.concatenate((b.real, b.imag)))
-        return np.asarray(x[: len(b)] + 1j * x[len(b) :])
+        pairs = np.stack((b.real, b.imag), axis=1).reshape(2 * len(b), *b.shape[1:])
+        x = self._real.solve(pairs)
+        return np.asarray(x[::2] + 1j * x[1::2])
 
     def n_negative(self) -> int:
         """See `Factorisation`."""
         return self._real.n_negative() // 2
 
+    def n_entries(self) -> float:
+        """See `Factorisation`."""
+        return self._real.n_entries()
 
-def _doubled(A: Any) -> Any:
-    matrix = sparse.block_array([[A.real, -A.imag], [A.imag, A.real]], format="csr")
-    matrix.sort_indices()
-    return matrix
+
+def _doubled(A: Hermitian) -> Hermitian:
+    """Return ``[[a, -b], [b, a]]`` in place of every element ``a + ib``."""
+    from deeph_lightning.solve.pencil import Hermitian as Matrix
+
+    rotation = np.array([[0.0, -1.0], [1.0, 0.0]])
+    matrix = sparse.kron(A.upper.real, np.eye(2)) + sparse.kron(A.upper.imag, rotation)
+    return Matrix(sparse.triu(sparse.csr_array(matrix), format="csr"))
 
 
 #: Python module of each library, fastest first; None is part of scipy.
@@ -244,8 +354,8 @@ def library(name: str = "auto") -> str:
     return name
 
 
-def factorisation(name: str, *, is_complex: bool, counts: bool) -> Factorisation:
-    """Return a factorisation of one kind of matrix.
+def factorisations(name: str, *, is_complex: bool) -> list[Callable[[], Factorisation]]:
+    """Return what to try for one kind of matrix, the fastest first.
 
     Parameters
     ----------
@@ -253,18 +363,18 @@ def factorisation(name: str, *, is_complex: bool, counts: bool) -> Factorisation
         See `library`.
     is_complex
         Matrices are complex Hermitian, not real symmetric.
-    counts
-        `n_negative` will be asked for.
     """
     name = library(name)
     if name == "superlu":
-        return SuperLU()
+        return [SuperLU]
     if name == "mumps":
-        return Doubled(Mumps()) if is_complex else Mumps()
-    return Doubled(Pardiso(False)) if is_complex and counts else Pardiso(is_complex)
+        return [lambda: Doubled(Mumps()) if is_complex else Mumps()]
+    if is_complex:
+        return [lambda: Pardiso(True), lambda: Doubled(Pardiso(False))]
+    return [lambda: Pardiso(False)]
 
 
-def residual(factors: Factorisation, A: Any) -> float:
+def residual(factors: Factorisation, A: Hermitian) -> float:
     """Return the relative residual of one solve with a random right-hand side."""
     b = np.random.default_rng(0).normal(size=A.shape[0]).astype(A.dtype)
     x = factors.solve(b)

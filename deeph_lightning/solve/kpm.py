@@ -20,7 +20,7 @@ from scipy import optimize
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from deeph_lightning.errors import PhysicsError
-from deeph_lightning.solve.factorisation import factorisation, library
+from deeph_lightning.solve.factorisation import MAX_RESIDUAL, factorisations, library, residual
 from deeph_lightning.solve.kloop import map_k
 from deeph_lightning.solve.levels import FloatArray
 from deeph_lightning.solve.memory import check_memory
@@ -152,7 +152,8 @@ def chebyshev_dos(
         S does not fit into memory when factorised.
     """
     points, w = np.atleast_2d(np.asarray(k, dtype=np.float64)), np.asarray(weight)
-    group = np.zeros(pencil.n_orb, dtype=np.int64) if group is None else group
+    zeros = np.zeros(pencil.n_orb, dtype=np.int64)
+    group = zeros if group is None else group[pencil.orbital]
     settings = (pencil, library(library_name), memory_limit)
     ends = np.array(map_k(partial(_ends, *settings), points, n_jobs))
     low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
@@ -162,9 +163,11 @@ def chebyshev_dos(
     return Chebyshev(np.einsum("k,kgn->gn", w, moments), centre, half_width)
 
 
-def _inverse(matrices: PencilAtK, pencil: Pencil, name: str, limit: float | None) -> Any:
-    """Return the function that applies the inverse of S."""
-    factors = factorisation(name, is_complex=np.iscomplexobj(matrices.S.data), counts=False)
+def overlap_inverse(
+    matrices: PencilAtK, pencil: Pencil, name: str, limit: float | None = None
+) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """Return the function that applies the inverse of S (arguments of `chebyshev_dos`)."""
+    factors = factorisations(name, is_complex=matrices.S.is_complex)[0]()
     check_memory(
         factors.analyse(matrices.S, pencil.row_block),
         f"structure '{pencil.name}': factorising S of {pencil.n_orb} orbitals with {name}",
@@ -172,33 +175,53 @@ def _inverse(matrices: PencilAtK, pencil: Pencil, name: str, limit: float | None
         limit,
     )
     factors.factorise(matrices.S)
+    if (error := residual(factors, matrices.S)) > MAX_RESIDUAL:
+        msg = (
+            f"structure '{pencil.name}': S cannot be factorised accurately by {name} (relative "
+            f"residual {error:.1e}). Take another library: factorisation=..."
+        )
+        raise PhysicsError(msg, structure=pencil.name)
     return factors.solve
+
+
+def spectrum_ends(
+    matrices: PencilAtK, inverse: Callable[[NDArray[Any]], NDArray[Any]], name: str
+) -> tuple[float, float]:
+    """Return the lowest and the highest eigenvalue at one k-point, nearly, eV.
+
+    Raises
+    ------
+    PhysicsError
+        They were not found.
+    """
+    n, dtype = matrices.H.shape[0], matrices.H.dtype
+    hamiltonian, overlap, inverse_overlap = (
+        LinearOperator((n, n), matvec=apply, dtype=dtype)
+        for apply in (matrices.H.__matmul__, matrices.S.__matmul__, inverse)
+    )
+    start = np.random.default_rng(0).normal(size=n).astype(dtype)
+    ends = []
+    for which in ("SA", "LA"):
+        try:
+            values = eigsh(
+                hamiltonian, 1, M=overlap, Minv=inverse_overlap, which=which, v0=start,
+                tol=ENDS_TOLERANCE, return_eigenvectors=False, ncv=min(n, 40),
+            )  # fmt: skip
+        except ArpackNoConvergence:
+            msg = f"structure '{name}': the ends of the spectrum were not found"
+            raise PhysicsError(msg, structure=name) from None
+        ends.append(float(values[0]))
+    return ends[0], ends[1]
 
 
 def _ends(
     pencil: Pencil, name: str, limit: float | None, k: FloatArray
 ) -> list[tuple[float, float]]:
-    """Return the lowest and the highest eigenvalue at each k-point, nearly."""
     found = []
     for point in k:
         matrices = pencil.at(point)
-        n = pencil.n_orb
-        inverse = LinearOperator(
-            (n, n), matvec=_inverse(matrices, pencil, name, limit), dtype=matrices.H.dtype
-        )
-        start = np.random.default_rng(0).normal(size=n).astype(matrices.H.dtype)
-        ends = []
-        for which in ("SA", "LA"):
-            try:
-                values = eigsh(
-                    matrices.H, 1, M=matrices.S, Minv=inverse, which=which, v0=start,
-                    tol=ENDS_TOLERANCE, return_eigenvectors=False, ncv=min(n, 40),
-                )  # fmt: skip
-            except ArpackNoConvergence:
-                msg = f"structure '{pencil.name}': the ends of the spectrum were not found"
-                raise PhysicsError(msg, structure=pencil.name) from None
-            ends.append(float(values[0]))
-        found.append((ends[0], ends[1]))
+        inverse = overlap_inverse(matrices, pencil, name, limit)
+        found.append(spectrum_ends(matrices, inverse, pencil.name))
     return found
 
 
@@ -214,26 +237,58 @@ def _moments(
     seed: int,
     k: FloatArray,
 ) -> list[FloatArray]:
-    """Return ``(n_group, n_moments)`` of each k-point."""
     found = []
     for point in k:
         matrices = pencil.at(point)
-        solve = _inverse(matrices, pencil, name, limit)
-        vectors = _start(pencil.n_orb, n_vectors, seed, point, matrices.H.dtype)
-
-        def apply(v: NDArray[Any], matrices: Any = matrices, solve: Any = solve) -> Any:
-            return (solve(matrices.H @ v) - centre * v) / half_width
-
-        norm = 1.0 if n_vectors >= pencil.n_orb else 1.0 / n_vectors
-        before, now = vectors, apply(vectors)
-        moments = np.zeros((int(group.max()) + 1, n_moments))
-        for n in range(n_moments):
-            current = (before, now)[min(n, 1)]
-            np.add.at(moments[:, n], group, (vectors.conj() * current).real.sum(axis=1))
-            if n >= 1:
-                before, now = now, 2 * apply(now) - before
-        found.append(norm * moments)
+        inverse = overlap_inverse(matrices, pencil, name, limit)
+        found.append(
+            moments_at(
+                matrices, inverse, group, centre, half_width, n_moments, n_vectors,
+                seed=seed, k=point,
+            )
+        )  # fmt: skip
     return found
+
+
+def moments_at(
+    matrices: PencilAtK,
+    inverse: Callable[[NDArray[Any]], NDArray[Any]],
+    group: NDArray[np.int64],
+    centre: float,
+    half_width: float,
+    n_moments: int,
+    n_vectors: int,
+    *,
+    seed: int,
+    k: ArrayLike,
+) -> FloatArray:
+    """Return the moments of groups of orbitals at one k-point, ``(n_group, n_moments)``.
+
+    Parameters
+    ----------
+    matrices, inverse
+        H and S, and the function that applies the inverse of S.
+    group
+        ``(n_orb,)``, group of each row.
+    centre, half_width, n_moments, n_vectors, seed
+        See `Chebyshev` and `chebyshev_dos`.
+    k
+        ``(3,)``, decides on the random numbers, with the seed.
+    """
+    n_orb = len(group)
+    vectors = _start(n_orb, n_vectors, seed, np.asarray(k), matrices.H.dtype)
+
+    def apply(v: NDArray[Any]) -> NDArray[Any]:
+        return (inverse(matrices.H @ v) - centre * v) / half_width
+
+    before, now = vectors, apply(vectors)
+    moments = np.zeros((int(group.max()) + 1, n_moments))
+    for n in range(n_moments):
+        current = (before, now)[min(n, 1)]
+        np.add.at(moments[:, n], group, (vectors.conj() * current).real.sum(axis=1))
+        if 1 <= n < n_moments - 1:
+            before, now = now, 2 * apply(now) - before
+    return moments / (1 if n_vectors >= n_orb else n_vectors)
 
 
 def _start(n_orb: int, n_vectors: int, seed: int, k: FloatArray, dtype: Any) -> NDArray[Any]:

@@ -16,7 +16,7 @@ from deeph_lightning.errors import OverlapNotPositiveError, PhysicsError
 from deeph_lightning.solve.factorisation import (
     MAX_RESIDUAL,
     Factorisation,
-    factorisation,
+    factorisations,
     library,
     residual,
 )
@@ -67,10 +67,15 @@ class SparseSolver:
     memory_limit
         Bytes that a factorisation may take; without it what is available.
 
+    Attributes
+    ----------
+    n_factorised
+        Factorisations so far, in this process.
+
     Notes
     -----
-    Analyses are kept for each kind of matrix (real at points like Gamma, else complex), so
-    that a list of k-points should be solved by one object.
+    The ordering is kept as long as matrices are of one kind (real at points like Gamma, else
+    complex), so that a list of k-points should be solved by one object.
     """
 
     def __init__(
@@ -83,8 +88,9 @@ class SparseSolver:
         self.pencil = Pencil(H, S)
         self.library = library(library_name)
         self._memory_limit = memory_limit
-        self._factors: dict[tuple[bool, bool], Factorisation] = {}
+        self._factors: dict[tuple[bool, int], Factorisation] = {}
         self._at: tuple[tuple[float, ...], PencilAtK] | None = None
+        self.n_factorised = 0
 
     def __getstate__(self) -> dict[str, Any]:
         # libraries hold memory of their own, which no other process can use
@@ -100,8 +106,7 @@ class SparseSolver:
         ResourceError
             It does not fit into memory.
         """
-        _, count, _ = self._factorise(self._matrices(k), energy, counts=True)
-        return count
+        return self._factorise(self._matrices(k), energy)[1]
 
     def check_overlap(self, k: ArrayLike) -> None:
         """Check by inertia that S(k) is positive definite.
@@ -112,7 +117,7 @@ class SparseSolver:
             It has a negative eigenvalue.
         """
         pencil = self._matrices(k)
-        _, count, _ = self._factorise(PencilAtK(pencil.S, pencil.S), 0.0, counts=True)
+        _, count, _ = self._factorise(PencilAtK(pencil.S, pencil.S), 0.0)
         if count:
             msg = (
                 f"structure '{self.pencil.name}', k = {_text(k)}: S(k) has "
@@ -121,10 +126,8 @@ class SparseSolver:
             )
             raise OverlapNotPositiveError(msg, structure=self.pencil.name)
 
-    def nearest(
-        self, k: ArrayLike, energy: float, n_state: int, *, counts: bool = False
-    ) -> States:
-        """Return the states nearest to an energy.
+    def nearest(self, k: ArrayLike, energy: float, n_state: int) -> States:
+        """Return the states nearest to an energy, and how many lie below them.
 
         Parameters
         ----------
@@ -134,9 +137,6 @@ class SparseSolver:
             eV.
         n_state
             How many.
-        counts
-            Find the number of the lowest one, too (a factorisation that counts is slower for
-            complex matrices with PARDISO).
 
         Raises
         ------
@@ -146,11 +146,9 @@ class SparseSolver:
         pencil = self._matrices(k)
         n_orb = self.pencil.n_orb
         if n_state >= n_orb - 1:
-            return _dense_states(pencil, 0, n_orb, -np.inf, np.inf)
-        factors, below, shift = self._factorise(pencil, energy, counts=counts)
+            return self._dense_states(pencil, 0, n_orb, -np.inf, np.inf)
+        factors, below, shift = self._factorise(pencil, energy)
         found = self._lanczos(pencil, factors, shift, n_state)
-        if not counts:
-            return found
         n_found = int((found.energies < shift).sum())
         return found._replace(first=below - n_found)
 
@@ -178,7 +176,7 @@ class SparseSolver:
         if n == 0:
             return States(n_low, np.zeros(0), np.zeros((n_orb, 0)), 0.0)
         if n + 2 >= n_orb - 1:
-            return _dense_states(pencil, n_low, n_high, low, high)
+            return self._dense_states(pencil, n_low, n_high, low, high)
         middle = 0.5 * (low + high)
         if n > MAX_STATES:
             n_middle = self.n_below(k, middle)
@@ -190,7 +188,7 @@ class SparseSolver:
                 np.concatenate((lower.coefficients, upper.coefficients), axis=1),
                 max(lower.residual, upper.residual),
             )
-        factors, _, shift = self._factorise(pencil, middle, counts=False)
+        factors, _, shift = self._factorise(pencil, middle)
         wanted = n + 2
         while True:
             found = self._lanczos(pencil, factors, shift, wanted)
@@ -215,14 +213,35 @@ class SparseSolver:
             self._at = (point, self.pencil.at(point))
         return self._at[1]
 
-    def _factorise(
-        self, pencil: PencilAtK, energy: float, *, counts: bool
-    ) -> tuple[Factorisation, int, float]:
+    def _factorise(self, pencil: PencilAtK, energy: float) -> tuple[Factorisation, int, float]:
         """Factorise at an energy or very near; return factors, count, and where."""
-        is_complex = np.iscomplexobj(pencil.H.data)
-        key = (is_complex, counts)
+        is_complex = pencil.H.is_complex
+        for n in range(len(factorisations(self.library, is_complex=is_complex))):
+            factors = self._analysed(pencil, energy, n)
+            for nudge in NUDGES_EV:
+                A = pencil.shifted(energy + nudge)
+                self.n_factorised += 1
+                try:
+                    factors.factorise(A)
+                    count = factors.n_negative()
+                    if residual(factors, A) < MAX_RESIDUAL:
+                        return factors, count, energy + nudge
+                except (PhysicsError, RuntimeError):  # a library found the matrix singular
+                    continue
+            del self._factors[is_complex, n]
+        msg = (
+            f"structure '{self.pencil.name}': H - E S cannot be factorised by {self.library} "
+            f"at E = {energy:.6f} eV. Move the energy a little, or take another library: "
+            f"factorisation=..."
+        )
+        raise PhysicsError(msg, structure=self.pencil.name)
+
+    def _analysed(self, pencil: PencilAtK, energy: float, n: int) -> Factorisation:
+        """Return the n-th kind of factorisation, ordered, if its factors fit into memory."""
+        key = (pencil.H.is_complex, n)
         if key not in self._factors:
-            factors = factorisation(self.library, is_complex=is_complex, counts=counts)
+            self._factors.clear()  # their memory counts
+            factors = factorisations(self.library, is_complex=key[0])[n]()
             needed = factors.analyse(pencil.shifted(energy), self.pencil.row_block)
             check_memory(
                 needed,
@@ -233,46 +252,76 @@ class SparseSolver:
                 self._memory_limit,
             )
             self._factors[key] = factors
-        factors = self._factors[key]
-        for nudge in NUDGES_EV:
-            A = pencil.shifted(energy + nudge)
-            try:
-                factors.factorise(A)
-                count = factors.n_negative() if counts else -1
-                if residual(factors, A) < MAX_RESIDUAL:
-                    return factors, count, energy + nudge
-            except (PhysicsError, RuntimeError):  # a library found the matrix singular
-                continue
-        msg = (
-            f"structure '{self.pencil.name}': H - E S cannot be factorised by {self.library} "
-            f"at E = {energy:.6f} eV. Move the energy a little, or take another library: "
-            f"factorisation=..."
-        )
-        raise PhysicsError(msg, structure=self.pencil.name)
+        return self._factors[key]
 
     def _lanczos(
         self, pencil: PencilAtK, factors: Factorisation, shift: float, n_state: int
     ) -> States:
-        H, S = pencil.H, pencil.S
-        n = H.shape[0]
-        inverse = LinearOperator((n, n), matvec=factors.solve, dtype=H.dtype)
-        start = np.random.default_rng(0).normal(size=n).astype(H.dtype)
         try:
-            _, vectors = eigsh(
-                H, n_state, M=S, sigma=shift, OPinv=inverse, v0=start,
-                ncv=min(n, max(2 * n_state + 1, 40)),
-            )  # fmt: skip
+            found = nearest_states(pencil, factors, shift, n_state)
         except ArpackNoConvergence as error:
             msg = (
                 f"structure '{self.pencil.name}': of {n_state} states at {shift:.4f} eV, "
                 f"{len(error.eigenvalues)} converged. Ask for fewer, or another energy."
             )
             raise PhysicsError(msg, structure=self.pencil.name) from None
-        return _rayleigh_ritz(H, S, vectors)
+        return found._replace(coefficients=self.pencil.to_orbitals(found.coefficients))
+
+    def _dense_states(
+        self, pencil: PencilAtK, n_low: int, n_high: int, low: float, high: float
+    ) -> States:
+        """Solve a matrix that is too small for Lanczos."""
+        H, S = pencil.H, pencil.S
+        energies, states = linalg.eigh(H.full().toarray(), S.full().toarray())
+        energies, states = energies[n_low:n_high], states[:, n_low:n_high]
+        if np.isfinite(low) and not np.all((energies >= low) & (energies < high)):
+            raise PhysicsError("the inertia disagrees with the dense eigenvalues")
+        error = H @ states - (S @ states) * energies
+        largest = float(np.linalg.norm(error, axis=0).max(initial=0.0))
+        return States(n_low, energies, self.pencil.to_orbitals(states), largest)
 
 
 def _text(k: ArrayLike) -> str:
     return str(np.round(np.asarray(k, dtype=np.float64), 6).tolist())
+
+
+def nearest_states(
+    pencil: PencilAtK, factors: Factorisation, shift: float, n_state: int
+) -> States:
+    """Find the states nearest to the energy of a factorisation by Lanczos' method.
+
+    Parameters
+    ----------
+    pencil
+        H and S.
+    factors
+        Of H - shift S.
+    shift
+        eV.
+    n_state
+        How many.
+
+    Returns
+    -------
+    States
+        Not numbered; coefficients in the rows of the pencil.
+
+    Raises
+    ------
+    scipy.sparse.linalg.ArpackNoConvergence
+        It does not converge.
+    """
+    n, dtype = pencil.H.shape[0], pencil.H.dtype
+    inverse, overlap = (
+        LinearOperator((n, n), matvec=apply, dtype=dtype)
+        for apply in (factors.solve, pencil.S.__matmul__)
+    )
+    start = np.random.default_rng(0).normal(size=n).astype(dtype)
+    _, vectors = eigsh(
+        inverse, n_state, M=overlap, sigma=shift, OPinv=inverse, v0=start,
+        ncv=min(n, max(2 * n_state + 1, 40)),
+    )  # fmt: skip
+    return _rayleigh_ritz(pencil.H, pencil.S, vectors)
 
 
 def _rayleigh_ritz(H: Any, S: Any, vectors: NDArray[Any]) -> States:
@@ -285,16 +334,3 @@ def _rayleigh_ritz(H: Any, S: Any, vectors: NDArray[Any]) -> States:
     states = basis @ turn
     error = H @ states - (S @ states) * energies
     return States(-1, energies, states, float(np.linalg.norm(error, axis=0).max(initial=0.0)))
-
-
-def _dense_states(
-    pencil: PencilAtK, n_low: int, n_high: int, low: float, high: float
-) -> States:
-    """Solve a matrix that is too small for Lanczos."""
-    energies, states = linalg.eigh(pencil.H.toarray(), pencil.S.toarray())
-    chosen = slice(n_low, n_high)
-    if np.isfinite(low) and not np.all((energies[chosen] >= low) & (energies[chosen] < high)):
-        raise PhysicsError("the inertia disagrees with the dense eigenvalues")
-    error = pencil.H @ states[:, chosen] - (pencil.S @ states[:, chosen]) * energies[chosen]
-    largest = float(np.linalg.norm(error, axis=0).max(initial=0.0))
-    return States(n_low, energies[chosen], states[:, chosen], largest)

@@ -193,10 +193,10 @@ def _both_sides(solver: SparseSolver, energy: float, k: FloatArray) -> list[Stat
     found = []
     for point in k:
         n_state = 8
-        states = solver.nearest(point, energy, n_state, counts=True)
+        states = solver.nearest(point, energy, n_state)
         while not states.energies.min() < energy <= states.energies.max():
             n_state *= 2
-            states = solver.nearest(point, energy, n_state, counts=True)
+            states = solver.nearest(point, energy, n_state)
         found.append(states)
     return found
 

@@ -150,6 +150,8 @@ def hermitised(op: Operator) -> Operator:
     it must see the same matrix.
     """
     full = op.complete()
+    if full.hermiticity_residual()[0] == 0:
+        return full  # no copy of what may fill half of the memory
     partner = full.pairs.partner
     values = np.empty_like(full.values)
     for a, b, index, blocks in full.iterate_blocks():

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import graphene, mx2
+from ase.calculators.emt import EMT
 
 from deeph_lightning.core.pairs import neighbour_pairs
-from deeph_lightning.errors import ConfigError, PhysicsError
+from deeph_lightning.errors import ConfigError, MissingDependencyError, PhysicsError
+from deeph_lightning.generate.relax import calculator, relaxed
 from deeph_lightning.generate.twisted import angle_degrees, twisted_bilayer
 from tests.tolerances import BUILT_LENGTH, GIVEN_LENGTH
 
@@ -73,6 +75,53 @@ def test_other_layers_and_vacuum() -> None:
     one = neighbour_pairs(layer, 2.6).distances(layer)
     assert len(bonds) == 14 * len(one)
     assert np.allclose(bonds, one[0], atol=BUILT_LENGTH)
+
+
+def test_layers_of_other_lattice_constants() -> None:
+    lower, upper = graphene(a=2.466), graphene(a=2.504)
+    with pytest.raises(PhysicsError, match=r"max_strain=0\.0153"):
+        twisted_bilayer(1, 1, lower, upper, max_strain=0.01)
+    atoms = twisted_bilayer(1, 1, lower, upper, max_strain=0.0153)
+    bonds = neighbour_pairs(atoms, 1.6).distances(atoms)
+    assert np.allclose(bonds, A / np.sqrt(3), atol=BUILT_LENGTH)
+    assert np.allclose(upper.cell.lengths()[0], 2.504)
+
+
+def test_relaxation(tmp_path: Path) -> None:
+    copper = Atoms("Cu", cell=[[2.55, 0, 0], [1.275, 2.2084, 0], [0, 0, 10]], pbc=True)
+    ase.io.write(tmp_path / "layer.cif", copper)
+    command = [
+        sys.executable,
+        "-m",
+        "deeph_lightning.build",
+        "m=1",
+        f"output={tmp_path / 'POSCAR'}",
+    ]
+    command += [f"lower={tmp_path / 'layer.cif'}", "spacing=2.6", "fmax=0.05"]
+    done = subprocess.run([*command, "calculator=emt"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    atoms = ase.io.read(tmp_path / "POSCAR")
+    atoms.calc = EMT()
+    assert np.linalg.norm(atoms.get_forces(), axis=1).max() < 0.06
+    start = twisted_bilayer(1, 1, copper, spacing=2.6)
+    assert np.allclose(atoms.cell, start.cell, atol=GIVEN_LENGTH)
+    assert np.abs(atoms.positions - start.positions).max() > 0.05
+    with pytest.raises(PhysicsError, match=r"eV/Å are left after 1 steps"):
+        relaxed(start, EMT(), 1e-3, 1)
+    with pytest.raises(PhysicsError, match="the calculator failed"):
+        relaxed(twisted_bilayer(1, 1, mx2("MoS2", a=3.18)), EMT(), 1e-3, 1)
+
+
+def test_calculators_by_name() -> None:
+    assert isinstance(calculator("ase.calculators.emt.EMT", {}), EMT)
+    with pytest.raises(ConfigError, match="expected a name of ASE"):
+        calculator("os.system", {"command": "ls"})
+    with pytest.raises(ConfigError, match="ASE has none"):
+        calculator("no_such", {})
+    with pytest.raises(ConfigError, match="does not take them"):
+        calculator("emt", {"method": "GFN1-xTB"})
+    with pytest.raises(MissingDependencyError, match="sevenn is not installed"):
+        calculator("sevenn.calculator.SevenNet", {})
 
 
 def test_what_cannot_be_built() -> None:
