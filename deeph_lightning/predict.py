@@ -58,7 +58,6 @@ def run(cfg: DictConfig) -> list[Path]:
     from deeph_lightning.inference.overlaps import Overlaps
     from deeph_lightning.inference.predict import Predictor
     from deeph_lightning.io import deeph
-    from deeph_lightning.io.formats import SystemData
     from deeph_lightning.io.structures import read_structures
     from deeph_lightning.training.environment import set_threads
 
@@ -95,18 +94,7 @@ def run(cfg: DictConfig) -> list[Path]:
         total = expected.seconds * sum(sizes) / sizes[largest]
         log.info("all %d structures: about %.0f s", len(work), total)
     for atoms, folder, origin in track(work, description="predicting", disable=not work):
-        operators = predictor.operators(atoms, wanted)
-        if overlaps.kind == "file":
-            operators["S"] = overlaps.read(atoms, predictor)
-        system = SystemData(
-            name=str(atoms.info["name"]),
-            atoms=atoms,
-            basis=predictor.basis,
-            H=operators["H"],
-            S=operators.get("S"),
-            n_electrons=predictor.n_electrons(atoms),
-            info={"prediction": origin},
-        )
+        system = overlaps.predict(atoms, predictor, {"prediction": origin})
         deeph.write(system, folder)
     log.info("wrote %d structures to %s", len(work), output)
     return folders

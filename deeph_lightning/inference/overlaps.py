@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deeph_lightning.core.basis import species_labels
+from deeph_lightning.core.basis import species_labels, structure_name
 from deeph_lightning.errors import BasisMismatchError, CheckpointError, ConfigError, DataError
 from deeph_lightning.io.files import SAME_POSITION, cell_to_write
-from deeph_lightning.io.formats import detect_format, read_structure_folder
+from deeph_lightning.io.formats import SystemData, detect_format, read_structure_folder
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -93,6 +94,34 @@ class Overlaps:
         if self.kind == "file":
             self.read(atoms, predictor)
 
+    def predict(
+        self, atoms: Atoms, predictor: Predictor, info: Mapping[str, Any] | None = None
+    ) -> SystemData:
+        """Predict H of a structure and add its overlap.
+
+        Parameters
+        ----------
+        atoms
+            Structure.
+        predictor
+            The network.
+        info
+            What `SystemData.info` shall say.
+        """
+        names = ("H", "S") if self.kind == "learned" else ("H",)
+        operators = predictor.operators(atoms, names)
+        if self.kind == "file":
+            operators["S"] = self.read(atoms, predictor)
+        return SystemData(
+            name=structure_name(atoms),
+            atoms=atoms,
+            basis=predictor.basis,
+            H=operators["H"],
+            S=operators.get("S"),
+            n_electrons=predictor.n_electrons(atoms),
+            info=dict(info or {}),
+        )
+
     def read(self, atoms: Atoms, predictor: Predictor) -> Operator:
         """Read the overlap of a structure from its folder.
 
@@ -104,7 +133,7 @@ class Overlaps:
             It has other orbitals.
         """
         assert self.folder is not None
-        name = str(atoms.info["name"])
+        name = structure_name(atoms)
         inner = self.folder / name
         folder = inner if inner.is_dir() else self.folder
         system = read_structure_folder(folder, ("S",)) if detect_format(folder) else None

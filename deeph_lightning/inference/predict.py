@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ase import Atoms
 from torch import Tensor
@@ -90,10 +91,15 @@ class Predictor:
         PhysicsError
             Two atoms are closer than 0.3 Å.
         """
-        if self._last is None or self._last[0] is not atoms:  # a large one takes seconds
+        last = self._last  # a large one takes seconds
+        if (
+            last is None
+            or last[0] != atoms
+            or np.any(species_labels(last[0]) != species_labels(atoms))
+        ):
             graph = graph_from_structure(atoms, self.basis, self.r_message, self.r_target)
-            self._last = (atoms, graph)
-        return self._last[1]
+            last = self._last = (atoms.copy(), graph)
+        return last[1]
 
     def predict(self, atoms: Atoms) -> Operator:
         """Predict H of one structure, eV, both halves of every Hermitian couple."""

@@ -10,13 +10,10 @@ from types import SimpleNamespace
 import ase.io
 import numpy as np
 import pytest
-import torch
-from ase import Atoms
-from ase.build import graphene, molecule
+from ase.build import molecule
 from omegaconf import OmegaConf
 
-from deeph_lightning.config.paths import CONF_DIR, PACKAGE_DIR
-from deeph_lightning.data.build import graph_from_structure
+from deeph_lightning.config.paths import PACKAGE_DIR
 from deeph_lightning.errors import (
     BasisMismatchError,
     CheckpointError,
@@ -28,55 +25,7 @@ from deeph_lightning.errors import (
 from deeph_lightning.inference.predict import Predictor
 from deeph_lightning.io.formats import read_structure_folder
 from deeph_lightning.io.structures import read_structures
-from deeph_lightning.predict import run
-from deeph_lightning.training.checkpoint import load_model
-from deeph_lightning.training.module import HamiltonianModule
-
-TINY = {
-    "channels": [4, 2, 2, 2, 2], "unnatural_channels": [0, 1, 1, 1, 1],
-    "pair_channels": [4, 2, 2, 2, 2], "unnatural_pair_channels": [0, 1, 1, 1, 1],
-    "head_channels": [4, 2, 2, 2, 2], "unnatural_head_channels": [0, 1, 1, 1, 1],
-    "n_blocks": 1, "n_heads": 1, "n_radial": 4, "baseline_spacing": 0.5, "r_message": 2.0,
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A checkpoint of an untrained small ELCT for C and H."""
-    torch.manual_seed(0)
-    node = OmegaConf.to_container(OmegaConf.load(CONF_DIR / "model" / "elct.yaml"))
-    node |= {name: value for name, value in TINY.items() if name in node}
-    node |= {
-        "basis": {"C": [0, 1], "H": [0]},
-        "r_target": {"C-C": 3.0, "C-H": 2.5, "H-H": 2.0},
-    }
-    loss = {"_target_": "deeph_lightning.training.losses.HamiltonianLoss", "terms": {"mae": 1}}
-    about = {"n_electrons": {"C": 4.0, "H": 1.0}}
-    module = HamiltonianModule(model=node, loss=loss, about=about)
-    path = tmp_path_factory.mktemp("run") / "checkpoints" / "best.ckpt"
-    path.parent.mkdir()
-    content = {
-        "state_dict": module.state_dict(),
-        "hyper_parameters": dict(module.hparams),
-        "deeph": dict(module.record()),
-    }
-    torch.save(content, path)
-    return path
-
-
-def sheet(seed: int = 0) -> Atoms:
-    atoms = graphene(vacuum=5.0)
-    atoms.pbc = True
-    atoms.rattle(0.05, seed=seed)
-    return atoms
-
-
-def predict(checkpoint, structure, output, **options):
-    cfg = OmegaConf.load(CONF_DIR / "predict.yaml")
-    del cfg["hydra"], cfg["defaults"]
-    structure = str(structure) if isinstance(structure, os.PathLike) else structure
-    given = {"checkpoint": str(checkpoint), "structure": structure, "output": str(output)}
-    return run(OmegaConf.merge(cfg, given, {"device": "cpu", "num_threads": 1, **options}))
+from tests.inference.systems import predict, sheet
 
 
 def test_one_structure_becomes_one_folder(checkpoint, tmp_path):
@@ -190,29 +139,6 @@ def test_the_command_leaves_nothing_but_its_output(checkpoint, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "wrote 1 structures" in done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["POSCAR", "out"]
-
-
-@pytest.fixture(scope="module")
-def with_overlaps(checkpoint, tmp_path_factory):
-    """The same network with overlaps and a domain fitted to two sheets."""
-    module, _ = load_model(checkpoint)
-    content = torch.load(checkpoint, weights_only=True)
-    network = module.model
-    ranges = {key: float(r) for key, r in network.r_target.items()}
-
-    def labelled(seed):
-        graph = graph_from_structure(sheet(seed), network.basis, network.r_message, ranges)
-        graph.S_hopping = 0.01 * torch.ones(int(graph.hopping_offsets[-1]))
-        graph.S_onsite = torch.eye(4).repeat(graph.n_atom, 1).flatten()
-        return graph
-
-    graphs = [labelled(seed) for seed in range(5)]
-    network.overlap.fit(lambda: graphs, lambda graph: {})
-    network.domain.fit(lambda: graphs)
-    content["state_dict"] = module.state_dict()
-    path = tmp_path_factory.mktemp("overlaps") / "best.ckpt"
-    torch.save(content, path)
-    return path
 
 
 def test_learned_overlaps_are_written_beside(with_overlaps, tmp_path):
