@@ -66,7 +66,7 @@ def run(cfg: DictConfig) -> list[Path]:
     predictor = Predictor(
         config["checkpoint"], config["precision"], config["device"], config["chunk"]
     )
-    overlaps = Overlaps.choose(config["overlap"], predictor)
+    overlaps = Overlaps.choose(config["overlap"], predictor, config["orbitals"])
     if config["overlap"] is None and overlaps.kind == "none":
         log.warning(
             "no overlap.h5 is written: the checkpoint holds no learned overlaps. Give "
@@ -113,7 +113,7 @@ def _checked(predictor: Predictor, overlaps: Overlaps, atoms: Atoms) -> dict[str
         )
     overlaps.check(atoms, predictor)
     mark = {
-        "overlap": overlaps.kind,
+        "overlap": overlaps.mark,
         "atoms_outside_training_set": len(outside) if is_known else None,
     }
     return predictor.origin(atoms) | mark

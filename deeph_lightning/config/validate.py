@@ -75,6 +75,7 @@ class PredictConfig(_Plain):
     structure: str | list[str]
     output: str
     overlap: str | None
+    orbitals: str | list[str] | None
     precision: str = Field(pattern="^(fp32|fp64)$")
     device: str
     chunk: int = Field(ge=1)

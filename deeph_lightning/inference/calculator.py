@@ -46,7 +46,7 @@ class HamiltonianCalculator(Calculator):
     ----------
     checkpoint
         Checkpoint file or run folder.
-    overlap
+    overlap, orbitals
         Where S comes from, see `Overlaps.choose`.
     kgrid
         Points of the Gamma-centred grid along each axis; without it by `k_spacing`.
@@ -80,6 +80,7 @@ class HamiltonianCalculator(Calculator):
         checkpoint: str | Path,
         *,
         overlap: str | None = None,
+        orbitals: str | Path | Sequence[str | Path] | None = None,
         kgrid: tuple[int, int, int] | None = None,
         k_spacing: float = 0.245,
         smearing_eV: float = 0.0272114,
@@ -88,7 +89,7 @@ class HamiltonianCalculator(Calculator):
     ) -> None:
         super().__init__()
         self.predictor = Predictor(checkpoint, **predictor)
-        self.overlaps = Overlaps.choose(overlap, self.predictor)
+        self.overlaps = Overlaps.choose(overlap, self.predictor, orbitals)
         self.kgrid = kgrid
         self.k_spacing, self.smearing_eV, self.n_jobs = k_spacing, smearing_eV, n_jobs
         self._data: SystemData | None = None

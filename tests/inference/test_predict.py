@@ -14,6 +14,7 @@ from ase.build import molecule
 from omegaconf import OmegaConf
 
 from deeph_lightning.config.paths import PACKAGE_DIR
+from deeph_lightning.core.two_centre import check_two_centre
 from deeph_lightning.errors import (
     BasisMismatchError,
     CheckpointError,
@@ -26,6 +27,7 @@ from deeph_lightning.inference.predict import Predictor
 from deeph_lightning.io.formats import read_structure_folder
 from deeph_lightning.io.structures import read_structures
 from tests.inference.systems import predict, sheet
+from tests.io.orbital_files import pao
 
 
 def test_one_structure_becomes_one_folder(checkpoint, tmp_path):
@@ -163,6 +165,32 @@ def test_learned_overlaps_are_written_beside(with_overlaps, tmp_path):
         predict(with_overlaps, tmp_path / "POSCAR", tmp_path / "d", overlap=str(plain))
     with pytest.raises(ConfigError, match="no such folder"):
         predict(with_overlaps, tmp_path / "POSCAR", tmp_path / "d", overlap="nowhere")
+
+
+def test_overlaps_from_orbital_files(checkpoint, tmp_path):
+    (tmp_path / "C7.0.pao").write_text(pao({0: [0.5, 0.8], 1: [0.4]}))
+    ase.io.write(tmp_path / "POSCAR", sheet(), direct=True)
+    options = {"orbitals": str(tmp_path / "C7.0.pao")}
+    (folder,) = predict(checkpoint, tmp_path / "POSCAR", tmp_path / "out", **options)
+    system = read_structure_folder(folder)
+    check_two_centre(system.S)
+    onsite = system.S.block(int(np.flatnonzero(system.S.pairs.is_onsite)[0]))
+    expected = np.sqrt(np.pi) / 4  # int r^2 exp(-r^2) dr, and int r^4 exp(-0.8 r^2) dr
+    assert onsite[0, 0] == pytest.approx(expected, abs=1e-8)
+    assert onsite[1, 1] == pytest.approx(1.5 * expected / 0.8**2.5, abs=1e-8)
+    assert "orbitals" in system.info["prediction"]["overlap"]
+
+    with pytest.raises(ConfigError, match="no orbital files are given"):
+        predict(checkpoint, tmp_path / "POSCAR", tmp_path / "a", overlap="orbitals")
+    with pytest.raises(ConfigError, match="not used"):
+        predict(checkpoint, tmp_path / "POSCAR", tmp_path / "a", overlap="none", **options)
+    (tmp_path / "C7.0.pao").write_text(pao({0: [0.5, 0.8], 1: [0.5]}))
+    with pytest.raises(DataError, match="another overlap"):
+        predict(checkpoint, tmp_path / "POSCAR", tmp_path / "out", **options)
+    ase.io.write(tmp_path / "ch4.xyz", molecule("CH4"))
+    with pytest.raises(BasisMismatchError, match="holds H, but the orbital files"):
+        predict(checkpoint, tmp_path / "ch4.xyz", tmp_path / "a", **options)
+    assert not (tmp_path / "a").exists()
 
 
 def test_a_checkpoint_without_overlaps_says_so(checkpoint, tmp_path, caplog):
