@@ -70,3 +70,5 @@ GIVEN_LENGTH = 1e-3
 CHUNKS_FLOAT32 = 1e-6
 #: Overlaps from orbital files against those of the code that used them.
 ORBITAL_OVERLAP = 1e-6
+#: Spatial parts against the whole, relative.
+PARTS_FLOAT64 = 1e-12

@@ -161,7 +161,7 @@ class OrbitalOverlaps:
             There are no orbitals of a species.
         """
         if pairs is None:
-            pairs = self._pairs(atoms)
+            pairs = self.pairs(atoms)
         counts = self.basis.orbital_counts(species_labels(atoms))
         offsets = block_offsets(np.column_stack((counts[pairs.i], counts[pairs.j])))
         values = np.zeros(offsets[-1])
@@ -172,7 +172,8 @@ class OrbitalOverlaps:
                 put_blocks(values, offsets[which], self._blocks(a, b, vectors[which]))
         return Operator(atoms, self.basis, pairs, values, unit="1", is_half=True)
 
-    def _pairs(self, atoms: Atoms) -> PairTable:
+    def pairs(self, atoms: Atoms) -> PairTable:
+        """Return one of each couple of pairs whose orbitals meet, and the onsite ones."""
         labels = sorted(set(species_labels(atoms).tolist()))
         self.basis.orbital_counts(labels)  # all are known
         ranges = {(a, b): self.reach(a) + self.reach(b) for a in labels for b in labels}

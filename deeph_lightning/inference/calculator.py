@@ -45,7 +45,7 @@ class HamiltonianCalculator(Calculator):
     Parameters
     ----------
     checkpoint
-        Checkpoint file or run folder.
+        Checkpoint file or run folder, or several, whose mean is taken.
     overlap, orbitals
         Where S comes from, see `Overlaps.choose`.
     kgrid
@@ -77,7 +77,7 @@ class HamiltonianCalculator(Calculator):
 
     def __init__(
         self,
-        checkpoint: str | Path,
+        checkpoint: str | Path | Sequence[str | Path],
         *,
         overlap: str | None = None,
         orbitals: str | Path | Sequence[str | Path] | None = None,

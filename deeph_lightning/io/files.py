@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import lzma
+import os
 import shutil
 import zlib
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ import h5py
 import numpy as np
 
 from deeph_lightning.core.basis import species_labels
-from deeph_lightning.errors import DataError, DeepHError, FormatError
+from deeph_lightning.errors import DataError, DeepHError, FormatError, ResourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -214,6 +216,21 @@ def cell_to_write(atoms: Atoms) -> NDArray[np.float64]:
 
 
 @contextmanager
+def _room_for(target: Path) -> Iterator[None]:
+    """Turn a full disk into one message."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        msg = (
+            f"{target}: there was no room to write it ({os.strerror(error.errno)}); nothing of "
+            f"it was kept. Free some space or write to another disk, and repeat the command."
+        )
+        raise ResourceError(msg) from None
+
+
+@contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """Give a temporary folder beside `target` and rename it at the end.
 
@@ -225,7 +242,8 @@ def new_folder(target: Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     partial.mkdir()
     try:
-        yield partial
+        with _room_for(target):
+            yield partial
         if target.is_dir():
             for path in sorted(partial.iterdir(), key=lambda p: p.name == "info.json"):
                 path.replace(target / path.name)
@@ -241,7 +259,8 @@ def new_file(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
     try:
-        yield partial
+        with _room_for(target):
+            yield partial
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
