@@ -71,6 +71,8 @@ class Predictor:
         self.device = find_device(device)
         self.precision, self.chunk = precision, chunk
         paths = [checkpoint] if isinstance(checkpoint, str | Path) else list(checkpoint)
+        if not paths:
+            raise ConfigError("checkpoint = []: no checkpoint is given", key="checkpoint")
         loaded = [load_model(path, is_double=precision == "fp64") for path in paths]
         self.networks = [module.model.to(self.device) for module, _ in loaded]
         self.record = loaded[0][1]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ase import Atoms
+    from numpy.typing import NDArray
 
     from deeph_lightning.core.basis import OrbitalBasis
     from deeph_lightning.core.operator import Operator
@@ -53,17 +54,25 @@ class BlockFile:
         shapes = np.column_stack((counts[self.pairs.i], counts[self.pairs.j]))
         self.offsets = block_offsets(shapes)
         self.is_there = np.zeros(len(self.pairs), dtype=np.bool_)
+        tables = {
+            "atom_pairs": np.column_stack((self.pairs.R, self.pairs.i, self.pairs.j)),
+            "chunk_shapes": shapes,
+            "chunk_boundaries": self.offsets,
+        }
+        n_value = int(self.offsets[-1])
+        _reserve(path, sum(table.nbytes for table in tables.values()) + 8 * n_value)
         with h5py.File(path, "w") as file:
-            file["atom_pairs"] = np.column_stack((self.pairs.R, self.pairs.i, self.pairs.j))
-            file["chunk_shapes"] = shapes
-            file["chunk_boundaries"] = self.offsets
-            start = _allocated(file, "entries", int(self.offsets[-1]))
+            starts = {key: _allocated(file, key, table) for key, table in tables.items()}
+            start = _allocated(file, "entries", np.broadcast_to(0.0, n_value))
+        # HDF5 does not survive a full disk: it writes nothing but the headers
+        size = max(path.stat().st_size, start + 8 * n_value)
+        _reserve(path, size)
         self._file = path.open("r+b")
-        size = start + 8 * int(self.offsets[-1])
-        if hasattr(os, "posix_fallocate"):  # else writing to a full disk would be a bus error
-            os.posix_fallocate(self._file.fileno(), 0, size)
         self._map = mmap.mmap(self._file.fileno(), size)
-        self._values = np.frombuffer(self._map, np.float64, int(self.offsets[-1]), start)
+        for key, table in tables.items():
+            where = slice(starts[key], starts[key] + table.nbytes)
+            self._map[where] = np.ascontiguousarray(table).tobytes()
+        self._values = np.frombuffer(self._map, np.float64, n_value, start)
 
     def add(self, op: Operator) -> None:
         """Write the blocks of a half operator on some of the pairs, and their partners."""
@@ -94,13 +103,20 @@ class BlockFile:
             raise RuntimeError(f"no block was added for pair {self.pairs.describe(n)}")
 
 
-def _allocated(file: h5py.File, name: str, size: int) -> int:
-    """Make a dataset of float64 that lies in one piece, and return where it starts."""
+def _allocated(file: h5py.File, name: str, like: NDArray[Any]) -> int:
+    """Make a dataset that lies in one piece, not written yet; return where it starts."""
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    space = h5py.h5s.create_simple((size,))
-    dataset = h5py.h5d.create(
-        file.id, name.encode(), h5py.h5t.IEEE_F64LE, space, dcpl=properties
-    )
+    kind, space = h5py.h5t.py_create(like.dtype), h5py.h5s.create_simple(like.shape)
+    dataset = h5py.h5d.create(file.id, name.encode(), kind, space, dcpl=properties)
     return int(dataset.get_offset())
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Take up room for a file, so that a full disk is an error here, not a crash later."""
+    with path.open("ab") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)

@@ -7,6 +7,7 @@ import gzip
 import json
 import lzma
 import os
+import re
 import shutil
 import zlib
 from contextlib import contextmanager
@@ -220,12 +221,14 @@ def _room_for(target: Path) -> Iterator[None]:
     """Turn a full disk into one message."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except (OSError, RuntimeError) as error:  # h5py raises the latter when it closes a file
+        found = re.search(r"errno = (\d+)", str(error))
+        number = getattr(error, "errno", None) or (int(found[1]) if found else None)
+        if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         msg = (
-            f"{target}: there was no room to write it ({os.strerror(error.errno)}); nothing of "
-            f"it was kept. Free some space or write to another disk, and repeat the command."
+            f"{target}: there was no room to write it ({os.strerror(number)}); nothing of it "
+            f"was kept. Free some space or write to another disk, and repeat the command."
         )
         raise ResourceError(msg) from None
 

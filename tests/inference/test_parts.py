@@ -19,20 +19,8 @@ from deeph_lightning.inference.parts import divide_atoms
 from deeph_lightning.inference.predict import Predictor
 from deeph_lightning.inference.write import PartedStructure
 from deeph_lightning.io.formats import read_structure_folder
-from tests.inference.systems import predict, sheet
+from tests.inference.systems import predict, ribbon, sheet
 from tests.tolerances import CHUNKS_FLOAT32, PARTS_FLOAT64
-
-
-def ribbon(n: int = 16):
-    """A long cell with more atoms than a part sees, with H atoms on some."""
-    atoms = graphene(size=(n, 3, 1), vacuum=5.0)
-    for k in (3, 2 * n, 5 * n):
-        atoms.append("H")
-        atoms.positions[-1] = atoms.positions[k] + [0.1, 0.0, 1.1]
-    atoms.pbc = True
-    atoms.rattle(0.05, seed=1)
-    atoms.info["name"] = "ribbon"
-    return atoms
 
 
 def largest_difference(a, b) -> float:

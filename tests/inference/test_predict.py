@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 import ase.io
 import numpy as np
 import pytest
+import torch
 from ase.build import molecule
 from omegaconf import OmegaConf
 
@@ -27,7 +29,8 @@ from deeph_lightning.errors import (
 from deeph_lightning.inference.predict import Predictor
 from deeph_lightning.io.formats import read_structure_folder
 from deeph_lightning.io.structures import read_structures
-from tests.inference.systems import predict, sheet
+from deeph_lightning.training.module import HamiltonianModule
+from tests.inference.systems import predict, ribbon, sheet
 from tests.io.orbital_files import pao
 
 
@@ -239,4 +242,34 @@ def test_too_small_a_disk_is_told_before_the_work(with_overlaps, tmp_path, monke
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(ResourceError, match="are free"):
         predict(with_overlaps, tmp_path / "POSCAR", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("limit", [20_000, 90_000])  # in the tables of pairs, in the blocks
+def test_a_disk_that_fills_up_leaves_nothing(with_overlaps, tmp_path, limit):
+    ase.io.write(tmp_path / "a.extxyz", [sheet(), ribbon(8)])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(ResourceError, match="a_1: there was no room"):
+            predict(with_overlaps, tmp_path / "a.extxyz", tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    # the first is complete, of the second there is nothing, and the command goes on
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a_0"]
+    folders = predict(with_overlaps, tmp_path / "a.extxyz", tmp_path / "out")
+    assert all(read_structure_folder(folder).H is not None for folder in folders)
+
+
+def test_a_pair_of_species_that_was_never_seen(checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    for record in (content["deeph"], content["hyper_parameters"]["model"]):
+        record["r_target"] = {k: v for k, v in record["r_target"].items() if k != "H-H"}
+    content["deeph"]["model"]["r_target"] = content["deeph"]["r_target"]
+    module = HamiltonianModule(**content["hyper_parameters"])
+    content["state_dict"] = module.state_dict()
+    torch.save(content, tmp_path / "few.ckpt")
+    ase.io.write(tmp_path / "ch4.xyz", molecule("CH4"))
+    with pytest.raises(DataError, match=r"'ch4': H and H are .* seen no such pair"):
+        predict(tmp_path / "few.ckpt", tmp_path / "ch4.xyz", tmp_path / "out")
     assert not (tmp_path / "out").exists()
