@@ -82,4 +82,4 @@ class MissingDependencyError(DeepHError, ImportError):
 
 
 class ResourceError(DeepHError, RuntimeError):
-    """Memory or disk do not suffice; raised before the work begins."""
+    """Memory or disk do not suffice; raised before the work begins, or nothing is kept."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import DictConfig
 
@@ -13,13 +14,14 @@ from deeph_lightning.config.entry import start
 from deeph_lightning.config.paths import check_writable
 from deeph_lightning.config.targets import listed
 from deeph_lightning.config.validate import check_predict, resolve
-from deeph_lightning.errors import DataError
+from deeph_lightning.errors import DataError, DeepHError
 
 if TYPE_CHECKING:
     from ase import Atoms
 
     from deeph_lightning.inference.overlaps import Overlaps
     from deeph_lightning.inference.predict import Predictor
+    from deeph_lightning.inference.ranks import Ranks
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +33,8 @@ def run(cfg: DictConfig) -> list[Path]:
     """Predict every structure and write DeepH folders.
 
     Everything that can be wrong is checked before the first structure is predicted. What is
-    complete already is skipped, so that a prediction that was stopped goes on.
+    complete already is skipped, so that a prediction that was stopped goes on. Processes that
+    torchrun started share the structures or, if there are fewer of these, their parts.
 
     Parameters
     ----------
@@ -52,83 +55,115 @@ def run(cfg: DictConfig) -> list[Path]:
     check_predict(config)
     output = check_writable(config["output"], key="output")
 
-    from rich.progress import track
-
-    from deeph_lightning.inference.estimate import check_disk, disk_bytes, estimate
     from deeph_lightning.inference.overlaps import Overlaps
     from deeph_lightning.inference.predict import Predictor
-    from deeph_lightning.io import deeph
-    from deeph_lightning.io.formats import SystemData
+    from deeph_lightning.inference.ranks import started_ranks
     from deeph_lightning.io.structures import read_structures
     from deeph_lightning.training.environment import set_threads
 
     set_threads(config["num_threads"])
-    structures = read_structures(config["structure"])
-    predictor = Predictor(
-        config["checkpoint"], config["precision"], config["device"], config["chunk"]
-    )
-    overlaps = Overlaps.choose(config["overlap"], predictor)
-    if config["overlap"] is None and overlaps.kind == "none":
-        log.warning(
-            "no overlap.h5 is written: the checkpoint holds no learned overlaps. Give "
-            "overlap=DIR with overlap.h5, or train on a set with overlaps"
+    with started_ranks() as ranks:
+        structures = read_structures(config["structure"])
+        predictor = Predictor(
+            config["checkpoint"], config["precision"], config["device"], config["chunk"]
         )
-    wanted = ("H", "S") if overlaps.kind == "learned" else ("H",)
-    names = [str(atoms.info["name"]) for atoms in structures]
-    folders = [output] if len(names) == 1 else [output / name for name in names]
-    work = [
-        (atoms, folder, origin)
-        for atoms, folder in zip(structures, folders, strict=True)
-        if not _is_done(
-            folder, origin := _checked(predictor, overlaps, atoms), config["overwrite"]
-        )
-    ]
-    if len(work) < len(names):
-        log.info("%d of %d structures are there already", len(names) - len(work), len(names))
-    n_operator = 1 if overlaps.kind == "none" else 2
-    sizes = [disk_bytes(predictor.graph(atoms), n_operator) for atoms, _, _ in work]
-    check_disk(output, sum(sizes))
-    if config["estimate"] and work:
-        largest = sizes.index(max(sizes))
-        expected = estimate(predictor, work[largest][0], wanted)
-        log.info("structure '%s', %s", work[largest][0].info["name"], expected)
-        total = expected.seconds * sum(sizes) / sizes[largest]
-        log.info("all %d structures: about %.0f s", len(work), total)
-    for atoms, folder, origin in track(work, description="predicting", disable=not work):
-        operators = predictor.operators(atoms, wanted)
-        if overlaps.kind == "file":
-            operators["S"] = overlaps.read(atoms, predictor)
-        system = SystemData(
-            name=str(atoms.info["name"]),
-            atoms=atoms,
-            basis=predictor.basis,
-            H=operators["H"],
-            S=operators.get("S"),
-            n_electrons=predictor.n_electrons(atoms),
-            info={"prediction": origin},
-        )
-        deeph.write(system, folder)
-    log.info("wrote %d structures to %s", len(work), output)
+        overlaps = Overlaps.choose(config["overlap"], predictor, config["orbitals"])
+        if config["overlap"] is None and overlaps.kind == "none" and ranks.is_first:
+            log.warning(
+                "no overlap.h5 is written: the checkpoint holds no learned overlaps. Give "
+                "overlap=DIR with overlap.h5, orbitals=FILES, or train on a set with overlaps"
+            )
+        names = [str(atoms.info["name"]) for atoms in structures]
+        folders = [output] if len(names) == 1 else [output / name for name in names]
+        work = [
+            _Task(atoms, folder, origin)
+            for atoms, folder in zip(structures, folders, strict=True)
+            if not _is_done(
+                folder,
+                origin := predictor.origin(atoms) | {"overlap": overlaps.mark},
+                config["overwrite"],
+            )
+        ]
+        ranks.wait()  # all have looked before one writes
+        if ranks.is_first and len(work) < len(names):
+            log.info(
+                "%d of %d structures are there already", len(names) - len(work), len(names)
+            )
+        _work(config, work, predictor, overlaps, ranks)
+        ranks.wait()
+        if ranks.is_first:
+            log.info("wrote %d structures to %s", len(work), output)
     return folders
 
 
-def _checked(predictor: Predictor, overlaps: Overlaps, atoms: Atoms) -> dict[str, Any]:
-    """Check that a structure can be predicted; return how its prediction is marked."""
-    is_known = bool(predictor.network.domain.is_fitted)
+class _Task(NamedTuple):
+    """A structure, where it goes, and its mark."""
+
+    atoms: Atoms
+    folder: Path
+    origin: dict[str, Any]
+
+
+def _work(
+    config: Mapping[str, Any],
+    work: list[_Task],
+    predictor: Predictor,
+    overlaps: Overlaps,
+    ranks: Ranks,
+) -> None:
+    """Check, then predict, this process's share of the structures or of their parts."""
+    from rich.progress import track
+
+    from deeph_lightning.inference.estimate import check_disk, disk_bytes, estimate
+    from deeph_lightning.inference.ranks import Ranks
+    from deeph_lightning.inference.write import PartedStructure
+
+    helpers = ranks
+    if len(work) >= ranks.size > 1:
+        work = sorted(work, key=lambda task: len(task.atoms))[ranks.rank :: ranks.size]
+        helpers = Ranks()
+    n_part = max(config["parts"], helpers.size)
+    failure: DeepHError | None = None
+    sizes: list[float] = []
+    try:
+        for task in work:
+            graph = predictor.graph(task.atoms)
+            overlaps.check(task.atoms, predictor)
+            if helpers.is_first:
+                task.origin["atoms_outside_training_set"] = _outside(predictor, task.atoms)
+            sizes.append(disk_bytes(graph, 1 if overlaps.kind == "none" else 2))
+    except DeepHError as error:
+        failure = error
+    if ranks.total(float(failure is not None)):
+        raise failure or DataError("stopped: see the message of another process")
+    shares = 1 if helpers.size > 1 else ranks.size
+    check_disk(Path(config["output"]), ranks.total(sum(sizes)) * shares / ranks.size)
+    if config["estimate"] and work and helpers.is_first:
+        largest = sizes.index(max(sizes))
+        parted = PartedStructure(predictor, work[largest].atoms, overlaps, n_part)
+        expected = estimate(parted)
+        log.info("structure '%s', %s", work[largest].atoms.info["name"], expected)
+        total = expected.seconds * sum(sizes) / sizes[largest] / helpers.size
+        log.info("all %d structures of this process: about %.0f s", len(work), total)
+    for task in track(work, description="predicting", disable=not (work and ranks.is_first)):
+        parted = PartedStructure(predictor, task.atoms, overlaps, n_part)
+        spread = parted.write(task.folder, task.origin, helpers)
+        if spread is not None:
+            log.info("structure '%s': %s", task.atoms.info["name"], spread)
+
+
+def _outside(predictor: Predictor, atoms: Atoms) -> int | None:
+    """Count the atoms outside the training set, with a warning; None if that is unknown."""
     departures = predictor.departures(atoms)
-    outside = sorted({n for _, found in departures for n in found.tolist()})
     for what, found in departures:
         log.warning(
             "structure '%s' lies outside the training set: %s (%d of %d atoms: %s)",
             *(atoms.info["name"], what, len(found), len(atoms)),
             listed(map(str, found.tolist()), 6),
         )
-    overlaps.check(atoms, predictor)
-    mark = {
-        "overlap": overlaps.kind,
-        "atoms_outside_training_set": len(outside) if is_known else None,
-    }
-    return predictor.origin(atoms) | mark
+    if not predictor.network.domain.is_fitted:
+        return None
+    return len({n for _, found in departures for n in found.tolist()})
 
 
 def _is_done(folder: Path, origin: dict[str, Any], overwrite: bool) -> bool:

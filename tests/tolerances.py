@@ -68,3 +68,7 @@ BUILT_LENGTH = 1e-8
 GIVEN_LENGTH = 1e-3
 #: Chunks of pairs against all at once, relative.
 CHUNKS_FLOAT32 = 1e-6
+#: Overlaps from orbital files against those of the code that used them.
+ORBITAL_OVERLAP = 1e-6
+#: Spatial parts against the whole, relative.
+PARTS_FLOAT64 = 1e-12

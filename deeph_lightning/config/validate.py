@@ -71,13 +71,15 @@ class TrainConfig(_Plain):
 class PredictConfig(_Plain):
     """Keys of ``conf/predict.yaml``."""
 
-    checkpoint: str
+    checkpoint: str | list[str]
     structure: str | list[str]
     output: str
     overlap: str | None
+    orbitals: str | list[str] | None
     precision: str = Field(pattern="^(fp32|fp64)$")
     device: str
     chunk: int = Field(ge=1)
+    parts: int = Field(ge=1)
     estimate: bool
     overwrite: bool
     num_threads: int | None = Field(ge=1)

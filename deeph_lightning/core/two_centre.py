@@ -100,7 +100,7 @@ def _turned(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the violation of each pair, ``(k,)``, and the remaining numbers, ``(k, p)``."""
     blocks = take_blocks(S.values, S.offsets[index], S.shape_of(a, b)).real
-    Q = _frames(S.pairs.vectors(S.atoms)[index])
+    Q = bond_frames(S.pairs.vectors(S.atoms)[index])
     D = {l: wigner_d(l, Q) for l in {*S.basis.shells[a], *S.basis.shells[b]}}
     excess = np.zeros(len(index))
     parameters = []
@@ -119,7 +119,7 @@ def _turned(
     return excess, np.concatenate(parameters, axis=1)
 
 
-def _frames(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+def bond_frames(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return a rotation of each vector, ``(n, 3, 3)``, that takes z to its direction."""
     z = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     helper = np.eye(3)[np.argmin(np.abs(z), axis=1)]

@@ -240,7 +240,7 @@ def _array(values: Tensor | NDArray[np.floating]) -> NDArray[np.generic]:
 
 def _atoms_of(graph: Graph, basis: OrbitalBasis) -> Atoms:
     labels = np.array(basis.labels)[_array(graph.species)]
-    symbols = [_symbol(label) for label in labels.tolist()]
+    symbols = [element_of(label) for label in labels.tolist()]
     atoms = Atoms(
         symbols,
         positions=_array(graph.position),
@@ -253,8 +253,14 @@ def _atoms_of(graph: Graph, basis: OrbitalBasis) -> Atoms:
     return atoms
 
 
-def _symbol(label: str) -> str:
-    """Return the element with which a species label begins."""
+def element_of(label: str) -> str:
+    """Return the element with which a species label begins.
+
+    Raises
+    ------
+    DataError
+        It begins with none.
+    """
     match = re.match(r"[A-Z][a-z]?", label)
     start = match.group() if match else ""
     for symbol in (start, start[:1]):

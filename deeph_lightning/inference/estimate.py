@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from deeph_lightning.errors import DataError
+from deeph_lightning.errors import ResourceError
 
 if TYPE_CHECKING:
-    from ase import Atoms
-
     from deeph_lightning.data.graph import Graph
     from deeph_lightning.inference.predict import Predictor
+    from deeph_lightning.inference.write import PartedStructure
 
 #: Memory of program and libraries, bytes.
 _PROGRAM = 6e8
@@ -49,31 +48,26 @@ def disk_bytes(graph: Graph, n_operator: int) -> float:
     return n_operator * (8.0 * (2 * hopping + onsite) + 64.0 * (2 * graph.n_target))
 
 
-def estimate(predictor: Predictor, atoms: Atoms, names: Sequence[str]) -> Estimate:
-    """Time one chunk of pairs of a structure and extrapolate.
-
-    Parameters
-    ----------
-    predictor
-        The network.
-    atoms
-        Structure.
-    names
-        Operators to predict, "H" and "S".
-    """
-    graph = predictor.graph(atoms)
+def estimate(structure: PartedStructure) -> Estimate:
+    """Time one chunk of pairs of the first part of a structure and extrapolate."""
+    predictor, whole = structure.predictor, structure.graph
+    names = ("H", "S") if structure.overlaps.kind == "learned" else ("H",)
+    graph = structure.part(0).graph
     size = min(predictor.chunk or graph.n_pair, graph.n_pair)
     nodes, both = (_seconds(predictor, graph.part(0, n), names) for n in (0, size))
     share = graph.n_pair / max(size, 1)
-    disk = disk_bytes(graph, len(names))
-    half = 8.0 * (int(graph.hopping_offsets[-1]) + int(graph.onsite_offsets[-1]))
-    features = predictor.network.bytes_per_edge * len(graph.edge_pair) + half
-    operators = (len(names) + 2) * half + _PAIR * graph.n_pair
+    seconds = structure.n_part * (nodes + max(both - nodes, 0.0) * share)
+    n_operator = 1 if structure.overlaps.kind == "none" else 2
+    disk = disk_bytes(whole, n_operator)
+    blocks = 8.0 * (int(graph.hopping_offsets[-1]) + int(graph.onsite_offsets[-1]))
+    features = predictor.network.bytes_per_edge * len(graph.edge_pair)
+    n_network = len(predictor.networks)
+    copies = 2 if n_network == 1 else 4
     return Estimate(
-        n_atom=len(atoms),
-        n_pair=graph.n_pair,
-        seconds=nodes + max(both - nodes, 0.0) * share + disk / _WRITING,
-        memory=_PROGRAM + max(features, operators),
+        n_atom=whole.n_atom,
+        n_pair=whole.n_pair,
+        seconds=seconds + disk / _WRITING,
+        memory=_PROGRAM + features + copies * blocks + _PAIR * whole.n_pair,
         disk=disk,
     )
 
@@ -83,7 +77,7 @@ def check_disk(folder: Path, needed: float) -> None:
 
     Raises
     ------
-    DataError
+    ResourceError
         There is not.
     """
     place = folder.resolve()
@@ -91,10 +85,9 @@ def check_disk(folder: Path, needed: float) -> None:
         place = place.parent
     free = shutil.disk_usage(place).free
     if needed > free:
-        raise DataError(
+        raise ResourceError(
             f"output={folder}: the predictions need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB "
             "are free.\n  Choose a folder on another disk: output=DIR",
-            path=folder,
         )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ase import Atoms
 from torch import Tensor
@@ -17,6 +19,7 @@ from deeph_lightning.data.build import graph_from_structure, operator_from_block
 from deeph_lightning.data.graph import Graph
 from deeph_lightning.errors import ConfigError
 from deeph_lightning.inference.overlaps import Overlaps
+from deeph_lightning.models.base import HamiltonianModel
 from deeph_lightning.nn.domain import Departure
 from deeph_lightning.training.checkpoint import load_model
 
@@ -25,12 +28,13 @@ CHUNK = 4096
 
 
 class Predictor:
-    """A trained network, ready to predict.
+    """A trained network, ready to predict; or several, whose mean is taken.
 
     Parameters
     ----------
     checkpoint
-        Checkpoint file or run folder; the averaged weights are used.
+        Checkpoint file or run folder; the averaged weights are used. Of several, an ensemble,
+        overlaps and electrons are those of the first.
     precision
         ``fp32`` or ``fp64``.
     device
@@ -44,40 +48,63 @@ class Predictor:
         Orbitals of every species that the network knows.
     r_message, r_target
         Cut-offs of message edges and of H, Å.
+    networks
+        One for each checkpoint.
     record
-        What the checkpoint says of itself.
+        What the (first) checkpoint says of itself.
 
     Raises
     ------
     CheckpointError
         The checkpoint cannot be read.
     ConfigError
-        There is no such device.
+        There is no such device, or the networks have other bases or cut-offs.
     """
 
     def __init__(
         self,
-        checkpoint: str | Path,
+        checkpoint: str | Path | Sequence[str | Path],
         precision: str = "fp32",
         device: str = "auto",
         chunk: int | None = CHUNK,
     ) -> None:
         self.device = find_device(device)
         self.precision, self.chunk = precision, chunk
-        module, self.record = load_model(checkpoint, is_double=precision == "fp64")
-        self.network = module.model.to(self.device)
+        paths = [checkpoint] if isinstance(checkpoint, str | Path) else list(checkpoint)
+        if not paths:
+            raise ConfigError("checkpoint = []: no checkpoint is given", key="checkpoint")
+        loaded = [load_model(path, is_double=precision == "fp64") for path in paths]
+        self.networks = [module.model.to(self.device) for module, _ in loaded]
+        self.record = loaded[0][1]
+        self.paths = [str(record["path"]) for _, record in loaded]
+        for _, record in loaded[1:]:
+            for key in ("basis", "r_target", "r_message"):
+                if record[key] != self.record[key]:
+                    raise ConfigError(
+                        f"checkpoint: {key} of {record['path']} is {record[key]}, of "
+                        f"{self.record['path']} {self.record[key]}.\n  The networks of an "
+                        "ensemble are trained on the same data, with the same cut-offs: train "
+                        "them with seed=1, seed=2, ...",
+                        key="checkpoint",
+                    )
         self.basis: OrbitalBasis = self.network.basis
         self._last: tuple[Atoms, Graph] | None = None
         self.r_message = float(self.record["r_message"])
         self.r_target: dict[str, float] = dict(self.record["r_target"])
 
     @property
+    def network(self) -> HamiltonianModel:
+        """The network, or the first of an ensemble."""
+        return self.networks[0]
+
+    @cached_property
     def fingerprint(self) -> str:
         """Short hash of weights and precision: equal ones predict equal numbers."""
         digest = hashlib.sha256(self.precision.encode())
-        for name, value in self.network.state_dict().items():
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        for network in self.networks:
+            for name, value in network.state_dict().items():
+                digest.update(name.encode())
+                digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def graph(self, atoms: Atoms) -> Graph:
@@ -90,10 +117,15 @@ class Predictor:
         PhysicsError
             Two atoms are closer than 0.3 Å.
         """
-        if self._last is None or self._last[0] is not atoms:  # a large one takes seconds
+        last = self._last  # a large one takes seconds
+        if (
+            last is None
+            or last[0] != atoms
+            or np.any(species_labels(last[0]) != species_labels(atoms))
+        ):
             graph = graph_from_structure(atoms, self.basis, self.r_message, self.r_target)
-            self._last = (atoms, graph)
-        return self._last[1]
+            last = self._last = (atoms.copy(), graph)
+        return last[1]
 
     def predict(self, atoms: Atoms) -> Operator:
         """Predict H of one structure, eV, both halves of every Hermitian couple."""
@@ -123,8 +155,14 @@ class Predictor:
         return found
 
     def blocks(self, graph: Graph, name: str) -> dict[str, Tensor]:
-        """Return the flat blocks of H, eV, or of the learned S, in the layout of a graph."""
+        """Return the flat blocks of H, eV, or of the learned S, in the layout of a graph.
+
+        H of an ensemble is the mean, and ``spread_onsite``, ``spread_hopping`` are the
+        standard deviation, eV, of every block, the mean over its elements.
+        """
         if name == "H":
+            if len(self.networks) > 1:
+                return self._ensemble(graph)
             return self.network(graph, chunk=self.chunk)
         n, size = graph.n_target, self.chunk or max(graph.n_target, 1)
         parts = [graph.part(start, min(start + size, n)) for start in range(0, n, size)]
@@ -134,6 +172,29 @@ class Predictor:
             "S_onsite": onsite,
             "S_hopping": torch.cat([onsite.new_zeros(0).cpu(), *hopping]),
         }
+
+    def _ensemble(self, graph: Graph) -> dict[str, Tensor]:
+        mean: dict[str, Tensor] = {}
+        squares: dict[str, Tensor] = {}
+        for n, network in enumerate(self.networks, start=1):  # Welford's recurrence
+            for key, value in network(graph, chunk=self.chunk).items():
+                new = value.cpu().double()
+                mean.setdefault(key, torch.zeros_like(new))
+                squares.setdefault(key, torch.zeros_like(new))
+                change = new - mean[key]
+                mean[key] += change / n
+                squares[key] += change * (new - mean[key])
+        found = dict(mean)
+        for key, offsets in (
+            ("onsite", graph.onsite_offsets),
+            ("hopping", graph.hopping_offsets),
+        ):
+            deviation = torch.sqrt(squares[f"H_{key}"] / (len(self.networks) - 1))
+            sizes = torch.diff(offsets).cpu()
+            block = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+            total = torch.zeros(len(sizes), dtype=torch.float64)
+            found[f"spread_{key}"] = total.index_add_(0, block, deviation) / sizes
+        return found
 
     def departures(self, atoms: Atoms) -> list[Departure]:
         """Return in which respects a structure leaves the training set; none if unknown."""
@@ -155,7 +216,7 @@ class Predictor:
             digest.update(values.tobytes())
         return {
             "by": f"deeph_lightning {self.record['versions']['deeph_lightning']}",
-            "checkpoint": self.record["path"],
+            "checkpoint": self.paths[0] if len(self.paths) == 1 else self.paths,
             "network": self.fingerprint,
             "precision": self.precision,
             "structure": digest.hexdigest()[:16],

@@ -7,6 +7,7 @@ and in the common orbital order, H in eV. S has no spin in spinful folders eithe
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +39,7 @@ from deeph_lightning.io.formats import UNITS, Header, SystemData, checked
 from deeph_lightning.io.info import Info, info_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 #: File of each operator.
 FILES: dict[str, tuple[str, ...]] = {
@@ -117,13 +118,37 @@ def write(system: SystemData, path: str | Path) -> None:
     DataError
         The folder holds matrices of another structure, which would stay.
     """
+    with structure_folder(system, path, [key for key, _ in system.operators()]) as partial:
+        for key, op in system.operators():
+            _write_operator(partial / FILES[key][0], op.complete().scaled(UNITS[key]))
+
+
+@contextmanager
+def structure_folder(
+    system: SystemData, path: str | Path, operators: Iterable[str]
+) -> Iterator[Path]:
+    """Give a temporary folder for the matrix files of a structure and complete it at the end.
+
+    Parameters
+    ----------
+    system
+        What ``POSCAR`` and ``info.json`` shall say; its operators are not written.
+    path
+        The folder, which the temporary one becomes.
+    operators
+        Operators whose files will be made.
+
+    Raises
+    ------
+    DataError
+        The folder holds matrices of another structure, which would stay.
+    """
     folder = Path(path)
-    names = {key: FILES[key][0] for key, _ in system.operators()}
-    kept = {name for files in FILES.values() for name in files} - set(names.values())
+    names = {FILES[key][0] for key in operators}
+    kept = {name for files in FILES.values() for name in files} - names
     refuse_mixture(folder, sorted(kept), lambda: _read_atoms(folder), system.atoms)
     with new_folder(folder) as partial:
-        for key, op in system.operators():
-            _write_operator(partial / names[key], op.complete().scaled(UNITS[key]))
+        yield partial
         write_poscar(partial / "POSCAR", system.atoms)
         write_json(partial / "info.json", info_of(system))
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import lzma
+import os
+import re
 import shutil
 import zlib
 from contextlib import contextmanager
@@ -15,7 +18,7 @@ import h5py
 import numpy as np
 
 from deeph_lightning.core.basis import species_labels
-from deeph_lightning.errors import DataError, DeepHError, FormatError
+from deeph_lightning.errors import DataError, DeepHError, FormatError, ResourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -220,6 +223,23 @@ def cell_to_write(atoms: Atoms) -> NDArray[np.float64]:
 
 
 @contextmanager
+def _room_for(target: Path) -> Iterator[None]:
+    """Turn a full disk into one message."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # h5py raises the latter when it closes a file
+        found = re.search(r"errno = (\d+)", str(error))
+        number = getattr(error, "errno", None) or (int(found[1]) if found else None)
+        if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        msg = (
+            f"{target}: there was no room to write it ({os.strerror(number)}); nothing of it "
+            f"was kept. Free some space or write to another disk, and repeat the command."
+        )
+        raise ResourceError(msg) from None
+
+
+@contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """Give a temporary folder beside `target` and rename it at the end.
 
@@ -231,7 +251,8 @@ def new_folder(target: Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     partial.mkdir()
     try:
-        yield partial
+        with _room_for(target):
+            yield partial
         if target.is_dir():
             for path in sorted(partial.iterdir(), key=lambda p: p.name == "info.json"):
                 path.replace(target / path.name)
@@ -247,7 +268,8 @@ def new_file(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
     try:
-        yield partial
+        with _room_for(target):
+            yield partial
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)

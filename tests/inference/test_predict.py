@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -11,12 +12,11 @@ import ase.io
 import numpy as np
 import pytest
 import torch
-from ase import Atoms
-from ase.build import graphene, molecule
+from ase.build import molecule
 from omegaconf import OmegaConf
 
-from deeph_lightning.config.paths import CONF_DIR, PACKAGE_DIR
-from deeph_lightning.data.build import graph_from_structure
+from deeph_lightning.config.paths import PACKAGE_DIR
+from deeph_lightning.core.two_centre import check_two_centre
 from deeph_lightning.errors import (
     BasisMismatchError,
     CheckpointError,
@@ -24,59 +24,14 @@ from deeph_lightning.errors import (
     DataError,
     FormatError,
     PhysicsError,
+    ResourceError,
 )
 from deeph_lightning.inference.predict import Predictor
 from deeph_lightning.io.formats import read_structure_folder
 from deeph_lightning.io.structures import read_structures
-from deeph_lightning.predict import run
-from deeph_lightning.training.checkpoint import load_model
 from deeph_lightning.training.module import HamiltonianModule
-
-TINY = {
-    "channels": [4, 2, 2, 2, 2], "unnatural_channels": [0, 1, 1, 1, 1],
-    "pair_channels": [4, 2, 2, 2, 2], "unnatural_pair_channels": [0, 1, 1, 1, 1],
-    "head_channels": [4, 2, 2, 2, 2], "unnatural_head_channels": [0, 1, 1, 1, 1],
-    "n_blocks": 1, "n_heads": 1, "n_radial": 4, "baseline_spacing": 0.5, "r_message": 2.0,
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A checkpoint of an untrained small ELCT for C and H."""
-    torch.manual_seed(0)
-    node = OmegaConf.to_container(OmegaConf.load(CONF_DIR / "model" / "elct.yaml"))
-    node |= {name: value for name, value in TINY.items() if name in node}
-    node |= {
-        "basis": {"C": [0, 1], "H": [0]},
-        "r_target": {"C-C": 3.0, "C-H": 2.5, "H-H": 2.0},
-    }
-    loss = {"_target_": "deeph_lightning.training.losses.HamiltonianLoss", "terms": {"mae": 1}}
-    about = {"n_electrons": {"C": 4.0, "H": 1.0}}
-    module = HamiltonianModule(model=node, loss=loss, about=about)
-    path = tmp_path_factory.mktemp("run") / "checkpoints" / "best.ckpt"
-    path.parent.mkdir()
-    content = {
-        "state_dict": module.state_dict(),
-        "hyper_parameters": dict(module.hparams),
-        "deeph": dict(module.record()),
-    }
-    torch.save(content, path)
-    return path
-
-
-def sheet(seed: int = 0) -> Atoms:
-    atoms = graphene(vacuum=5.0)
-    atoms.pbc = True
-    atoms.rattle(0.05, seed=seed)
-    return atoms
-
-
-def predict(checkpoint, structure, output, **options):
-    cfg = OmegaConf.load(CONF_DIR / "predict.yaml")
-    del cfg["hydra"], cfg["defaults"]
-    structure = str(structure) if isinstance(structure, os.PathLike) else structure
-    given = {"checkpoint": str(checkpoint), "structure": structure, "output": str(output)}
-    return run(OmegaConf.merge(cfg, given, {"device": "cpu", "num_threads": 1, **options}))
+from tests.inference.systems import predict, ribbon, sheet
+from tests.io.orbital_files import pao
 
 
 def test_one_structure_becomes_one_folder(checkpoint, tmp_path):
@@ -192,29 +147,6 @@ def test_the_command_leaves_nothing_but_its_output(checkpoint, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["POSCAR", "out"]
 
 
-@pytest.fixture(scope="module")
-def with_overlaps(checkpoint, tmp_path_factory):
-    """The same network with overlaps and a domain fitted to two sheets."""
-    module, _ = load_model(checkpoint)
-    content = torch.load(checkpoint, weights_only=True)
-    network = module.model
-    ranges = {key: float(r) for key, r in network.r_target.items()}
-
-    def labelled(seed):
-        graph = graph_from_structure(sheet(seed), network.basis, network.r_message, ranges)
-        graph.S_hopping = 0.01 * torch.ones(int(graph.hopping_offsets[-1]))
-        graph.S_onsite = torch.eye(4).repeat(graph.n_atom, 1).flatten()
-        return graph
-
-    graphs = [labelled(seed) for seed in range(5)]
-    network.overlap.fit(lambda: graphs, lambda graph: {})
-    network.domain.fit(lambda: graphs)
-    content["state_dict"] = module.state_dict()
-    path = tmp_path_factory.mktemp("overlaps") / "best.ckpt"
-    torch.save(content, path)
-    return path
-
-
 def test_learned_overlaps_are_written_beside(with_overlaps, tmp_path):
     ase.io.write(tmp_path / "POSCAR", sheet(), direct=True)
     (folder,) = predict(with_overlaps, tmp_path / "POSCAR", tmp_path / "out")
@@ -237,6 +169,32 @@ def test_learned_overlaps_are_written_beside(with_overlaps, tmp_path):
         predict(with_overlaps, tmp_path / "POSCAR", tmp_path / "d", overlap=str(plain))
     with pytest.raises(ConfigError, match="no such folder"):
         predict(with_overlaps, tmp_path / "POSCAR", tmp_path / "d", overlap="nowhere")
+
+
+def test_overlaps_from_orbital_files(checkpoint, tmp_path):
+    (tmp_path / "C7.0.pao").write_text(pao({0: [0.5, 0.8], 1: [0.4]}))
+    ase.io.write(tmp_path / "POSCAR", sheet(), direct=True)
+    options = {"orbitals": str(tmp_path / "C7.0.pao")}
+    (folder,) = predict(checkpoint, tmp_path / "POSCAR", tmp_path / "out", **options)
+    system = read_structure_folder(folder)
+    check_two_centre(system.S)
+    onsite = system.S.block(int(np.flatnonzero(system.S.pairs.is_onsite)[0]))
+    expected = np.sqrt(np.pi) / 4  # int r^2 exp(-r^2) dr, and int r^4 exp(-0.8 r^2) dr
+    assert onsite[0, 0] == pytest.approx(expected, abs=1e-8)
+    assert onsite[1, 1] == pytest.approx(1.5 * expected / 0.8**2.5, rel=1e-7)
+    assert "orbitals" in system.info["prediction"]["overlap"]
+
+    with pytest.raises(ConfigError, match="no orbital files are given"):
+        predict(checkpoint, tmp_path / "POSCAR", tmp_path / "a", overlap="orbitals")
+    with pytest.raises(ConfigError, match="not used"):
+        predict(checkpoint, tmp_path / "POSCAR", tmp_path / "a", overlap="none", **options)
+    (tmp_path / "C7.0.pao").write_text(pao({0: [0.5, 0.8], 1: [0.5]}))
+    with pytest.raises(DataError, match="another overlap"):
+        predict(checkpoint, tmp_path / "POSCAR", tmp_path / "out", **options)
+    ase.io.write(tmp_path / "ch4.xyz", molecule("CH4"))
+    with pytest.raises(BasisMismatchError, match="holds H, but the orbital files"):
+        predict(checkpoint, tmp_path / "ch4.xyz", tmp_path / "a", **options)
+    assert not (tmp_path / "a").exists()
 
 
 def test_a_checkpoint_without_overlaps_says_so(checkpoint, tmp_path, caplog):
@@ -282,6 +240,36 @@ def test_estimate_chunk_and_lists_of_structures(with_overlaps, tmp_path, caplog)
 def test_too_small_a_disk_is_told_before_the_work(with_overlaps, tmp_path, monkeypatch):
     ase.io.write(tmp_path / "POSCAR", sheet())
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(DataError, match="are free"):
+    with pytest.raises(ResourceError, match="are free"):
         predict(with_overlaps, tmp_path / "POSCAR", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("limit", [20_000, 90_000])  # in the tables of pairs, in the blocks
+def test_a_disk_that_fills_up_leaves_nothing(with_overlaps, tmp_path, limit):
+    ase.io.write(tmp_path / "a.extxyz", [sheet(), ribbon(8)])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(ResourceError, match="a_1: there was no room"):
+            predict(with_overlaps, tmp_path / "a.extxyz", tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    # the first is complete, of the second there is nothing, and the command goes on
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a_0"]
+    folders = predict(with_overlaps, tmp_path / "a.extxyz", tmp_path / "out")
+    assert all(read_structure_folder(folder).H is not None for folder in folders)
+
+
+def test_a_pair_of_species_that_was_never_seen(checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    for record in (content["deeph"], content["hyper_parameters"]["model"]):
+        record["r_target"] = {k: v for k, v in record["r_target"].items() if k != "H-H"}
+    content["deeph"]["model"]["r_target"] = content["deeph"]["r_target"]
+    module = HamiltonianModule(**content["hyper_parameters"])
+    content["state_dict"] = module.state_dict()
+    torch.save(content, tmp_path / "few.ckpt")
+    ase.io.write(tmp_path / "ch4.xyz", molecule("CH4"))
+    with pytest.raises(DataError, match=r"'ch4': H and H are .* seen no such pair"):
+        predict(tmp_path / "few.ckpt", tmp_path / "ch4.xyz", tmp_path / "out")
     assert not (tmp_path / "out").exists()

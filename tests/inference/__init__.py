@@ -1,0 +1,1 @@
+"""Tests of deeph_lightning.inference."""
