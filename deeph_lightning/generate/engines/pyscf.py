@@ -165,8 +165,11 @@ class PySCF:
             )
             raise ConfigError(msg, key="engine.basis") from None
 
-    def molecule(self, atoms: Atoms) -> Any:
-        """Return the ``Mole``, or ``Cell`` of a periodic structure, built."""
+    def molecule(self, atoms: Atoms, *, only_basis: bool = False) -> Any:
+        """Return the ``Mole``, or ``Cell`` of a periodic structure, built.
+
+        With `only_basis` it may have any number of electrons.
+        """
         is_periodic = bool(atoms.pbc.all())
         module = _imported("pyscf.pbc.gto" if is_periodic else "pyscf.gto")
         mol = module.Cell() if is_periodic else module.Mole()
@@ -178,7 +181,7 @@ class PySCF:
         for key, value in (("pseudo", self.pseudo), ("ecp", self.ecp)):
             if value is not None:
                 setattr(mol, key, value if isinstance(value, str) else dict(value))
-        mol.charge, mol.spin = self.charge, self.spin
+        mol.charge, mol.spin = (0, None) if only_basis else (self.charge, self.spin)
         mol.verbose, mol.max_memory = 0, self.max_memory_MB
         if is_periodic:
             mol.a = np.asarray(atoms.cell.array) / BOHR_ANGSTROM
