@@ -196,9 +196,9 @@ class PySCF:
         if structure.pbc.all():
             from deeph_lightning.generate.engines.pyscf_periodic import compute
 
-            return compute(self, mol, structure, attempt)
+            return compute(self, mol, structure, folder, attempt)
         mf = self._mean_field(mol)
-        self.converge(mf, structure, attempt)
+        self.converge(mf, structure, folder, attempt)
         return self._system(mf, mol, structure)
 
     def _mean_field(self, mol: Any) -> Any:
@@ -214,7 +214,7 @@ class PySCF:
         mf.grids.level = self.grid_level
         return mf
 
-    def converge(self, mf: Any, structure: Atoms, attempt: int) -> None:
+    def converge(self, mf: Any, structure: Atoms, folder: Path, attempt: int) -> None:
         """Bring a method of PySCF to self-consistency, by one of three ways.
 
         Raises
@@ -222,7 +222,7 @@ class PySCF:
         NotConvergedError
             It does not get there.
         """
-        mf.chkfile = None
+        mf.chkfile = str(folder / "scf.chk")
         mf.conv_tol, mf.conv_tol_grad = CONV_TOL, self.conv_tol_grad
         mf.max_cycle = self.max_cycle
         density = None
@@ -252,9 +252,7 @@ class PySCF:
             density = density[0] + density[1]
         elif self.method == "gks":
             _refuse_magnetic(density, mf.get_ovlp(), structure.info["name"])
-        basis, species = shells_of(
-            mol._bas, structure.get_chemical_symbols(), structure.info["name"]
-        )
+        basis, _ = shells_of(mol._bas, structure.get_chemical_symbols(), structure.info["name"])
         pairs = all_pairs(len(structure))
         which = np.zeros(len(pairs), dtype=np.int64)
 

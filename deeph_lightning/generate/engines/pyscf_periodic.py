@@ -25,9 +25,11 @@ from deeph_lightning.core.pairs import PairTable, neighbour_pairs
 from deeph_lightning.errors import ConfigError
 from deeph_lightning.io.formats import SystemData
 from deeph_lightning.io.pyscf.orbitals import fermi_level, operator_of, shells_of
-from deeph_lightning.units import BOHR_ANGSTROM, HARTREE_EV
+from deeph_lightning.units import HARTREE_EV
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ase import Atoms
     from numpy.typing import NDArray
 
@@ -39,7 +41,9 @@ MAX_RANGE = 40.0
 SAME_DISTANCE = 1e-5
 
 
-def compute(engine: PySCF, cell: Any, structure: Atoms, attempt: int) -> SystemData:
+def compute(
+    engine: PySCF, cell: Any, structure: Atoms, folder: Path, attempt: int
+) -> SystemData:
     """Compute one periodic structure.
 
     Parameters
@@ -50,8 +54,8 @@ def compute(engine: PySCF, cell: Any, structure: Atoms, attempt: int) -> SystemD
         ``pyscf.pbc.gto.Cell``, built.
     structure
         The same as `cell`.
-    attempt
-        Which way to self-consistency.
+    folder, attempt
+        See `engine.Engine`: which way to self-consistency.
 
     Raises
     ------
@@ -83,7 +87,7 @@ def compute(engine: PySCF, cell: Any, structure: Atoms, attempt: int) -> SystemD
             f"kmesh={list(needed)}, or a larger overlap_threshold, or a less diffuse basis."
         )
         raise ConfigError(msg, key="engine.kmesh")
-    engine.converge(mf, structure, attempt)
+    engine.converge(mf, structure, folder, attempt)
     if np.shape(mf.mo_coeff)[-1] != cell.nao:
         msg = (
             f"engine.basis = {engine.basis!r}: structure '{name}' has linearly dependent "
@@ -92,13 +96,11 @@ def compute(engine: PySCF, cell: Any, structure: Atoms, attempt: int) -> SystemD
         raise ConfigError(msg, key="engine.basis")
     is_spinful = engine.method == "uks"
     fock = _fock_in_real_space(mf, engine.kmesh, mesh)
-    basis, species = shells_of(cell._bas, structure.get_chemical_symbols(), name)
+    basis, _ = shells_of(cell._bas, structure.get_chemical_symbols(), name)
     near = with_onsite(neighbour_pairs(structure, ranges), len(structure))
     pairs, weights = closest_images(structure, mesh) if is_hybrid else (near, None)
     which = np.ravel_multi_index(tuple(np.mod(pairs.R, mesh).T), mesh)
-    H = operator_of(
-        structure, basis, pairs, fock, which, unit="hartree", is_spinful=is_spinful
-    )
+    H = operator_of(structure, basis, pairs, fock, which, unit="hartree", is_spinful=is_spinful)
     if weights is not None:
         H = H.replace(values=H.values * np.repeat(weights, np.diff(H.offsets)))
     R, index = np.unique(near.R, axis=0, return_inverse=True)
