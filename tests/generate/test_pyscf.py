@@ -32,12 +32,12 @@ def water() -> Atoms:
     return atoms
 
 
-def hydrogen() -> Atoms:
-    """Return a crystal of H2 without symmetry."""
-    cell = [[3.4, 0, 0], [0.3, 3.6, 0], [0, 0.2, 3.8]]
-    atoms = Atoms("H2", positions=[[0.3, 0.1, 0.2], [0.6, 0.5, 3.9]], cell=cell, pbc=True)
-    atoms.positions[1] = [0.7, 0.5, 0.65]
-    atoms.info["name"] = "hydrogen"
+def helium(size: float) -> Atoms:
+    """Return a crystal without symmetry, one atom outside of the cell."""
+    cell = np.array([[1.0, 0, 0], [0.07, 1.05, 0], [0, 0.05, 1.1]]) * size
+    atoms = Atoms("He2", positions=[[0.3, 0.1, 0.2], [2.2, 1.9, 2.0]], cell=cell, pbc=True)
+    atoms.positions[1] += cell[0]
+    atoms.info["name"] = "helium"
     return atoms
 
 
@@ -115,17 +115,17 @@ def test_blocks_turn_with_the_molecule(settings, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "tol"),
+    ("settings", "size"),
     [
-        ({"method": "rks"}, TOL_ENERGY),
-        ({"method": "uks"}, TOL_ENERGY),
-        ({"xc": "pbe0", "kmesh": [3, 3, 3]}, TOL_ENERGY),
+        ({"kmesh": [1, 1, 2]}, 4.4),
+        ({"method": "uks"}, 5.0),
+        pytest.param({"xc": "pbe0", "kmesh": [3, 3, 3]}, 5.5, marks=pytest.mark.slow),
     ],
     ids=str,
 )
-def test_eigenvalues_of_crystals_are_those_of_pyscf(settings, tol, tmp_path, monkeypatch):
-    settings = {"kmesh": [1, 1, 2], "overlap_threshold": 1e-2} | settings
-    engine, atoms = PySCF(basis="gth-szv", pseudo="gth-pbe", **settings), hydrogen()
+def test_eigenvalues_of_crystals_are_those_of_pyscf(settings, size, tmp_path, monkeypatch):
+    basis = {"basis": "gth-szv", "pseudo": "gth-pbe", "ke_cutoff": 15.0}
+    engine, atoms = PySCF(overlap_threshold=1e-9, **basis, **settings), helium(size)
     engine.check([atoms])
     found = spied(engine, monkeypatch)
     system = engine.run(atoms, tmp_path, 0)
@@ -133,8 +133,14 @@ def test_eigenvalues_of_crystals_are_those_of_pyscf(settings, tol, tmp_path, mon
     channels = np.asarray(mf.mo_energy).reshape(-1, len(mf.kpts), 2)
     for n, k in enumerate(mf.cell.get_scaled_kpts(mf.kpts)):
         own = np.sort(channels[:, n].ravel()) * HARTREE_EV
-        np.testing.assert_allclose(levels(system, k), own, rtol=0, atol=tol)
+        np.testing.assert_allclose(levels(system, k), own, rtol=0, atol=TOL_ENERGY)
     assert check_gates(system)["two-centre"] < 1e-10
+
+
+def test_exact_exchange_needs_enough_points(tmp_path):
+    engine = PySCF(basis="gth-szv", pseudo="gth-pbe", xc="pbe0", kmesh=[1, 2, 2])
+    with pytest.raises(ConfigError, match=r"kmesh=\[4, 4, 3\]"):
+        engine.run(helium(4.4), tmp_path, 0)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +149,7 @@ def test_eigenvalues_of_crystals_are_those_of_pyscf(settings, tol, tmp_path, mon
         ({"xc": "pbee"}, water(), "does not know this functional"),
         ({"basis": "def2-xyz"}, water(), "cannot set it up"),
         ({"charge": 1}, water(), "charge = 1 and spin = 0"),
-        ({"method": "gks"}, hydrogen(), "are for molecules"),
+        ({"method": "gks"}, helium(4.4), "are for molecules"),
     ],
 )
 def test_settings_that_do_not_suit_are_refused_before_the_work(settings, atoms, said):

@@ -57,6 +57,8 @@ class PySCF:
         Charge, and number of unpaired electrons.
     kmesh
         k-points of self-consistency along each lattice vector.
+    ke_cutoff
+        Of the plane waves of densities in periodic cells, hartree; None: PySCF's estimate.
     overlap_threshold
         Pairs of atoms of a periodic cell end where their orbitals overlap by less.
     density_fit
@@ -92,7 +94,8 @@ class PySCF:
         charge: int = 0,
         spin: int = 0,
         kmesh: Sequence[int] = (1, 1, 1),
-        overlap_threshold: float = 1e-7,
+        ke_cutoff: float | None = None,
+        overlap_threshold: float = 1e-8,
         density_fit: bool = False,
         grid_level: int = 4,
         conv_tol_grad: float = 1e-8,
@@ -103,6 +106,7 @@ class PySCF:
         self.xc, self.basis, self.pseudo, self.ecp = xc, basis, pseudo, ecp
         self.method, self.relativity = method, relativity
         self.charge, self.spin, self.kmesh = charge, spin, tuple(kmesh)
+        self.ke_cutoff = ke_cutoff
         self.overlap_threshold, self.density_fit = overlap_threshold, density_fit
         self.grid_level, self.max_cycle = grid_level, max_cycle
         self.conv_tol_grad = conv_tol_grad
@@ -110,6 +114,7 @@ class PySCF:
         for key, is_right, expected in (
             ("kmesh", len(self.kmesh) == 3 and all(n >= 1 for n in self.kmesh),
              "three positive integers"),
+            ("ke_cutoff", ke_cutoff is None or ke_cutoff > 0, "a positive energy, hartree"),
             ("overlap_threshold", 0 < overlap_threshold < 0.1, "a number from 0 to 0.1"),
             ("grid_level", 0 <= grid_level <= 9, "0 to 9"),
             ("conv_tol_grad", conv_tol_grad > 0, "a positive energy, hartree"),
@@ -184,6 +189,7 @@ class PySCF:
         mol.charge, mol.spin = (0, None) if only_basis else (self.charge, self.spin)
         mol.verbose, mol.max_memory = 0, self.max_memory_MB
         if is_periodic:
+            mol.ke_cutoff = self.ke_cutoff
             mol.a = np.asarray(atoms.cell.array) / BOHR_ANGSTROM
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of missing optional parts of PySCF
