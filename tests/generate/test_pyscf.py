@@ -137,10 +137,10 @@ def test_eigenvalues_of_crystals_are_those_of_pyscf(settings, size, tmp_path, mo
     assert check_gates(system)["two-centre"] < 1e-10
 
 
-def test_exact_exchange_needs_enough_points(tmp_path):
+def test_exact_exchange_needs_enough_points():
     engine = PySCF(basis="gth-szv", pseudo="gth-pbe", xc="pbe0", kmesh=[1, 2, 2])
-    with pytest.raises(ConfigError, match=r"kmesh=\[4, 4, 3\]"):
-        engine.run(helium(4.4), tmp_path, 0)
+    with pytest.raises(ConfigError, match=r"kmesh=\[4, 4, 4\]"):
+        engine.check([helium(4.4)])
 
 
 @pytest.mark.parametrize(

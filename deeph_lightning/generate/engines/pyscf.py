@@ -169,6 +169,10 @@ class PySCF:
                 f"ecp, charge = {self.charge} and spin = {self.spin}."
             )
             raise ConfigError(msg, key="engine.basis") from None
+        if atoms.pbc.all():
+            from deeph_lightning.generate.engines.pyscf_periodic import check_mesh
+
+            check_mesh(self, atoms)
 
     def molecule(self, atoms: Atoms, *, only_basis: bool = False) -> Any:
         """Return the ``Mole``, or ``Cell`` of a periodic structure, built.

@@ -62,11 +62,11 @@ def compute(
     NotConvergedError
         The density is not self-consistent.
     ConfigError
-        The functional has exact exchange and the k-points are too few.
+        The functional has exact exchange and the k-points are too few, or the basis is
+        linearly dependent.
     """
     name = structure.info["name"]
     dft = importlib.import_module("pyscf.pbc.dft")
-    numint = importlib.import_module("pyscf.dft.numint")
     mf = {"rks": dft.KRKS, "uks": dft.KUKS}[engine.method](cell, cell.make_kpts(engine.kmesh))
     mf.xc = engine.xc
     n_k = int(np.prod(engine.kmesh))
@@ -74,19 +74,9 @@ def compute(
         mf.nelec = tuple(n * n_k for n in cell.nelec)
     if not cell.pseudo:
         mf = mf.density_fit()  # plane waves cannot describe cores
-    is_hybrid = bool(numint.NumInt().libxc.is_hybrid_xc(engine.xc))
-    ranges = overlap_ranges(engine, structure)
-    mesh = engine.kmesh
-    if not is_hybrid:
-        mesh = enough_cells(structure, max(ranges.values()))
-    elif min_translation(structure, mesh) < 2 * max(ranges.values()):
-        needed = enough_cells(structure, max(ranges.values()))
-        msg = (
-            f"engine.kmesh = {list(mesh)}: structure '{name}' has orbitals that overlap up to "
-            f"{max(ranges.values()):.1f} Å; with exact exchange the mesh must hold them: "
-            f"kmesh={list(needed)}, or a larger overlap_threshold, or a less diffuse basis."
-        )
-        raise ConfigError(msg, key="engine.kmesh")
+    is_hybrid = has_exact_exchange(engine.xc)
+    ranges = check_mesh(engine, structure)
+    mesh = engine.kmesh if is_hybrid else enough_cells(structure, max(ranges.values()))
     engine.converge(mf, structure, folder, attempt)
     if np.shape(mf.mo_coeff)[-1] != cell.nao:
         msg = (
@@ -116,6 +106,33 @@ def compute(
         n_electrons=float(cell.nelectron),
         info=engine.facts() | {"kmesh": list(engine.kmesh)},
     )
+
+
+def has_exact_exchange(xc: str) -> bool:
+    """Whether a functional, in PySCF's words, is a hybrid."""
+    return bool(importlib.import_module("pyscf.dft.libxc").is_hybrid_xc(xc))
+
+
+def check_mesh(engine: PySCF, structure: Atoms) -> dict[tuple[str, str], float]:
+    """Return `overlap_ranges`, after checking that k-points suffice for exact exchange.
+
+    Raises
+    ------
+    ConfigError
+        They do not.
+    """
+    ranges = overlap_ranges(engine, structure)
+    longest = max(ranges.values())
+    is_enough = min_translation(structure, engine.kmesh) >= 2 * longest
+    if has_exact_exchange(engine.xc) and not is_enough:
+        msg = (
+            f"engine.kmesh = {list(engine.kmesh)}: structure '{structure.info['name']}' has "
+            f"orbitals that overlap up to {longest:.1f} Å; with exact exchange the mesh must "
+            f"hold them: kmesh={list(enough_cells(structure, longest))}, or a larger "
+            f"overlap_threshold, or a less diffuse basis."
+        )
+        raise ConfigError(msg, key="engine.kmesh")
+    return ranges
 
 
 def overlap_ranges(engine: PySCF, structure: Atoms) -> dict[tuple[str, str], float]:
