@@ -81,5 +81,9 @@ class MissingDependencyError(DeepHError, ImportError):
     """An optional package is not installed."""
 
 
+class NotConvergedError(DeepHError, RuntimeError):
+    """A calculation ended without self-consistency; other settings may reach it."""
+
+
 class ResourceError(DeepHError, RuntimeError):
     """Memory or disk do not suffice; raised before the work begins."""

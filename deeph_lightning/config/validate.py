@@ -98,6 +98,23 @@ class BuildConfig(_Plain):
     reraise: bool
 
 
+class GenerateConfig(_Plain):
+    """Keys of ``conf/generate.yaml``."""
+
+    engine: dict[str, Any]
+    sampler: dict[str, Any]
+    cluster: dict[str, Any]
+    structure: str | list[str]
+    n: int = Field(ge=1)
+    output: str
+    seed: int = Field(ge=0)
+    min_distance: float = Field(ge=0)
+    max_draws: int = Field(ge=1)
+    retry_unconverged: bool
+    keep_files: bool
+    reraise: bool
+
+
 class EvaluateConfig(_Plain):
     """Keys of ``conf/evaluate.yaml``."""
 
@@ -221,16 +238,7 @@ def check_train(config: Mapping[str, Any]) -> None:
             config[name], key=name, supplied=SUPPLIED.get(name, ()), also=ALSO.get(name, ())
         )
     for group in ("callbacks", "logger"):
-        for name, node in config[group].items():
-            if node is None:  # removed by callbacks.NAME=null
-                continue
-            if not isinstance(node, Mapping):
-                raise ConfigError(
-                    f"{group}.{name} = {node!r}: expected a node with _target_, or null to "
-                    f"remove it.",
-                    key=f"{group}.{name}",
-                )
-            check_node(node, key=f"{group}.{name}")
+        _check_named_nodes(config[group], group)
     _check_data_root(config["data"])
 
 
@@ -244,6 +252,14 @@ def check_build(config: Mapping[str, Any]) -> None:
     _check_plain(BuildConfig, config)
 
 
+def check_generate(config: Mapping[str, Any]) -> None:
+    """Check a resolved configuration of a generator; see `check_train`."""
+    _check_plain(GenerateConfig, config)
+    for name in ("engine", "cluster"):
+        check_node(config[name], key=name)
+    _check_named_nodes(config["sampler"], "sampler")
+
+
 def check_evaluate(config: Mapping[str, Any]) -> None:
     """Check a resolved evaluation configuration; see `check_train`."""
     _check_plain(EvaluateConfig, config)
@@ -254,6 +270,20 @@ def check_evaluate(config: Mapping[str, Any]) -> None:
 def check_solve(config: Mapping[str, Any]) -> None:
     """Check a resolved configuration of a solver; see `check_train`."""
     _check_plain(SolveConfig, config)
+
+
+def _check_named_nodes(nodes: Mapping[str, Any], group: str) -> None:
+    """Check the nodes of a group whose options add up, such as callbacks."""
+    for name, node in nodes.items():
+        if node is None:  # removed by callbacks.NAME=null
+            continue
+        if not isinstance(node, Mapping):
+            raise ConfigError(
+                f"{group}.{name} = {node!r}: expected a node with _target_, or null to "
+                f"remove it.",
+                key=f"{group}.{name}",
+            )
+        check_node(node, key=f"{group}.{name}")
 
 
 def _check_data_root(node: Mapping[str, Any]) -> None:

@@ -1,0 +1,166 @@
+"""Where jobs run: in this process, on this machine, or under Slurm (through Dask)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from deeph_lightning.errors import ConfigError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from distributed import Client
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+class Cluster(Protocol):
+    """Somewhere to run tasks."""
+
+    def work_on(
+        self, work: Callable[[Any, Task], Result], shared: Any, tasks: Sequence[Task]
+    ) -> Iterator[tuple[Task, Result | str]]:
+        """Yield every task with its result as it is done, or with why its process died.
+
+        Parameters
+        ----------
+        work
+            Function of a module, called as ``work(shared, task)``.
+        shared
+            What all tasks need.
+        tasks
+            What to do, in any order.
+        """
+
+
+class Serial:
+    """This process, one task after the other: for engines that run in parallel themselves."""
+
+    def work_on(
+        self, work: Callable[[Any, Task], Result], shared: Any, tasks: Sequence[Task]
+    ) -> Iterator[tuple[Task, Result | str]]:
+        """Work on the tasks in their order (see `Cluster`)."""
+        for task in tasks:
+            yield task, work(shared, task)
+
+
+class Local:
+    """Processes on this machine.
+
+    Parameters
+    ----------
+    n_worker
+        Processes, or None for one for each `n_thread` cores.
+    n_thread
+        Threads of each for linear algebra.
+
+    Raises
+    ------
+    ConfigError
+        A number is not positive.
+    """
+
+    def __init__(self, n_worker: int | None = None, n_thread: int = 1) -> None:
+        for key, number in (("n_worker", n_worker), ("n_thread", n_thread)):
+            if number is not None and number < 1:
+                msg = f"cluster.{key} = {number}: expected a positive number."
+                raise ConfigError(msg, key=f"cluster.{key}")
+        self.n_thread = n_thread
+        n_core = len(os.sched_getaffinity(0))
+        self.n_worker = n_worker or max(1, n_core // n_thread)
+
+    def work_on(
+        self, work: Callable[[Any, Task], Result], shared: Any, tasks: Sequence[Task]
+    ) -> Iterator[tuple[Task, Result | str]]:
+        """Work on the tasks in processes of a ``LocalCluster`` (see `Cluster`)."""
+        distributed = _imported("distributed")
+        with (
+            _threads(self.n_thread),
+            distributed.LocalCluster(
+                n_workers=min(self.n_worker, len(tasks)),
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address=None,
+                silence_logs="ERROR",
+            ) as cluster,
+            distributed.Client(cluster) as client,
+        ):
+            yield from _stream(client, work, shared, tasks)
+
+
+class Slurm:
+    """Jobs of Slurm that this process submits and that fetch tasks from it.
+
+    Parameters
+    ----------
+    n_job
+        Jobs to submit.
+    options
+        Arguments of ``dask_jobqueue.SLURMCluster``: queue, account, cores, processes, memory,
+        walltime, job_script_prologue, ...
+    n_thread
+        Threads of each process for linear algebra.
+    """
+
+    def __init__(self, n_job: int, options: Mapping[str, Any], n_thread: int = 1) -> None:
+        self.n_job, self.n_thread = n_job, n_thread
+        self.options = {key: value for key, value in options.items() if value is not None}
+
+    def work_on(
+        self, work: Callable[[Any, Task], Result], shared: Any, tasks: Sequence[Task]
+    ) -> Iterator[tuple[Task, Result | str]]:
+        """Work on the tasks in jobs of Slurm (see `Cluster`)."""
+        distributed, jobqueue = _imported("distributed"), _imported("dask_jobqueue")
+        with (
+            _threads(self.n_thread),
+            jobqueue.SLURMCluster(**self.options) as cluster,
+            distributed.Client(cluster) as client,
+        ):
+            cluster.scale(jobs=self.n_job)
+            yield from _stream(client, work, shared, tasks)
+
+
+def _stream(
+    client: Client,
+    work: Callable[[Any, Task], Result],
+    shared: Any,
+    tasks: Sequence[Task],
+) -> Iterator[tuple[Task, Result | str]]:
+    """Submit all tasks and yield them as they end."""
+    distributed = _imported("distributed")
+    common = client.scatter(shared, broadcast=False)
+    futures = {client.submit(work, common, task, pure=False): task for task in tasks}
+    for future in distributed.as_completed(futures):
+        task = futures.pop(future)
+        if future.status == "finished":
+            yield task, future.result()
+        else:
+            yield task, f"its process died ({type(future.exception()).__name__})"
+        future.release()
+
+
+@contextmanager
+def _threads(n: int) -> Iterator[None]:
+    """Make workers that start inside use n threads for linear algebra."""
+    dask = _imported("dask")
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": dict.fromkeys(names, n)}):
+        yield
+
+
+def _imported(name: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        msg = (
+            f"cluster: the package {error.name} is not installed. Install it by "
+            f"pip install 'deeph-lightning[generate]', or compute in this process: "
+            f"cluster=serial"
+        )
+        raise MissingDependencyError(msg) from None

@@ -1,0 +1,1 @@
+"""Engines: codes that compute H of a structure, one file each."""

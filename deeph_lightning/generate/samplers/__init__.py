@@ -1,0 +1,1 @@
+"""Samplers: random changes of a structure."""
