@@ -85,5 +85,9 @@ class NotConvergedError(DeepHError, RuntimeError):
     """A calculation ended without self-consistency; other settings may reach it."""
 
 
+class ProgramError(DeepHError, RuntimeError):
+    """A program that was started ended with an error."""
+
+
 class ResourceError(DeepHError, RuntimeError):
     """Memory or disk do not suffice; raised before the work begins, or nothing is kept."""

@@ -46,14 +46,21 @@ def check_structure(atoms: Atoms, structure: str | None = None) -> None:
     Raises
     ------
     PhysicsError
-        A coordinate is not finite, the cell of a periodic structure has no volume, is flat or
-        enormous, or two atoms are closer than `MIN_DISTANCE`.
+        A coordinate is not finite or enormous, the cell of a periodic structure has no
+        volume, is flat or enormous, or two atoms are closer than `MIN_DISTANCE`.
     """
     name = structure or structure_name(atoms)
     cell = np.asarray(atoms.cell.array)
     if not (np.isfinite(atoms.positions).all() and np.isfinite(cell).all()):
         msg = f"structure '{name}': a position or lattice vector is NaN or infinite"
         raise PhysicsError(f"{msg}. Repair the structure file.", structure=name)
+    farthest = float(np.abs(atoms.positions).max(initial=0.0))
+    if farthest > MAX_LENGTH:
+        msg = (
+            f"structure '{name}': a position is {farthest:.3g} Å from the origin; expected at "
+            f"most {MAX_LENGTH:.0e} Å. Repair the structure file."
+        )
+        raise PhysicsError(msg, structure=name)
     pbc = np.asarray(atoms.pbc)
     if pbc.any():
         completed = np.asarray(atoms.cell.complete().array)
@@ -161,8 +168,10 @@ def check_operator(
     op.check_hermitian(tol, f"{name}, {what}")
 
 
-def check_overlap_norms(S: Operator, structure: str | None = None) -> float:
-    """Check that every orbital is normalised, to `TOL_NORM`.
+def check_overlap_norms(
+    S: Operator, structure: str | None = None, tol: float = TOL_NORM
+) -> float:
+    """Check that every orbital is normalised, to `tol`.
 
     Returns
     -------
@@ -181,11 +190,11 @@ def check_overlap_norms(S: Operator, structure: str | None = None) -> float:
         error = np.abs(np.diagonal(blocks[onsite], axis1=1, axis2=2) - 1.0).max(axis=1)
         if error.max() > worst:
             worst, atom = float(error.max()), int(S.pairs.i[index[onsite[np.argmax(error)]]])
-    if not worst <= TOL_NORM:
+    if not worst <= tol:
         name = structure or S.name
         msg = (
             f"structure '{name}': an orbital of atom {atom} overlaps with itself by 1 up to "
-            f"{worst:.2g}, tolerance {TOL_NORM}. Periodic images may be folded into one cell, "
+            f"{worst:.2g}, tolerance {tol}. Periodic images may be folded into one cell, "
             f"or the matrix is no overlap."
         )
         raise PhysicsError(msg, structure=name)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Between what codes leave (1e-3) and what a wrong convention makes (0.1).
 TOL_TWO_CENTRE = 1e-2
+#: The same of overlaps with augmentation (PAW), which has integrals over three centres.
+TOL_AUGMENTED = 5e-2
 #: Distances that count as the same, Å.
 SAME_DISTANCE = 1e-5
 
@@ -66,8 +68,10 @@ def two_centre_residual(S: Operator) -> TwoCentre:
     return TwoCentre(worst, spread, worst_pair)
 
 
-def check_two_centre(S: Operator, structure: str | None = None) -> TwoCentre:
-    """Check that an overlap has the two-centre form to `TOL_TWO_CENTRE`.
+def check_two_centre(
+    S: Operator, structure: str | None = None, tol: float = TOL_TWO_CENTRE
+) -> TwoCentre:
+    """Check that an overlap has the two-centre form to `tol`.
 
     Raises
     ------
@@ -76,18 +80,18 @@ def check_two_centre(S: Operator, structure: str | None = None) -> TwoCentre:
     """
     found = two_centre_residual(S)
     name = structure or S.name
-    if found.rotation > TOL_TWO_CENTRE:
+    if found.rotation > tol:
         msg = (
             f"structure '{name}', pair {S.complete().pairs.describe(found.pair)}: turned along "
             f"z, the block of the overlap has elements up to {found.rotation:.2e} that must "
-            f"vanish, tolerance {TOL_TWO_CENTRE:.0e}. Check order and signs of the orbitals, "
+            f"vanish, tolerance {tol:.0e}. Check order and signs of the orbitals, "
             f"the sign of R, the order of the atoms, and that no periodic images were added up."
         )
         raise ConventionError(msg, structure=name)
-    if found.distance > TOL_TWO_CENTRE:
+    if found.distance > tol:
         msg = (
             f"structure '{name}': overlaps of pairs with the same species and distance differ "
-            f"by {found.distance:.2e}, tolerance {TOL_TWO_CENTRE:.0e}. Check the order of the "
+            f"by {found.distance:.2e}, tolerance {tol:.0e}. Check the order of the "
             f"atoms and the sign of R; species of one element with different orbitals need "
             f"labels of their own."
         )

@@ -52,6 +52,7 @@ READERS = {
     "pyscf": "deeph_lightning.io.pyscf",
     "wannier90": "deeph_lightning.io.wannier90",
     "deeptb": "deeph_lightning.io.deeptb",
+    "gpaw": "deeph_lightning.io.gpaw",
     "hamgnn": "deeph_lightning.io.hamgnn",
 }
 #: Formats that can be written too.
@@ -107,6 +108,14 @@ class SystemData:
     info: dict[str, Any] = field(default_factory=dict)
     source_format: str = "deeph"
     H_pred: Operator | None = None
+
+    @property
+    def has_augmented_overlap(self) -> bool:
+        """Whether S is that of augmented orbitals (PAW), by ``info["augmented_overlap"]``.
+
+        Such orbitals are not normalised, and S has small integrals over three centres.
+        """
+        return bool(self.info.get("augmented_overlap"))
 
     def operators(self) -> Iterator[tuple[str, Operator]]:
         """Iterate over the operators that are there, by name."""

@@ -13,10 +13,11 @@ from scipy import linalg
 
 from deeph_lightning.core.checks import (
     CHECKED_K,
+    TOL_NORM,
     check_overlap_norms,
     check_overlap_positive,
 )
-from deeph_lightning.core.two_centre import check_two_centre
+from deeph_lightning.core.two_centre import TOL_AUGMENTED, TOL_TWO_CENTRE, check_two_centre
 from deeph_lightning.errors import PhysicsError
 
 if TYPE_CHECKING:
@@ -75,8 +76,9 @@ def check_gates(system: SystemData, skipped: Collection[str] = ()) -> dict[str, 
 def _overlap(system: SystemData) -> dict[str, float]:
     if system.S is None:
         return {}
+    tol = np.inf if system.has_augmented_overlap else TOL_NORM
     return {
-        "norm": check_overlap_norms(system.S, system.name),
+        "norm": check_overlap_norms(system.S, system.name, tol),
         "S(k)": check_overlap_positive(system.S, system.name),
     }
 
@@ -84,7 +86,8 @@ def _overlap(system: SystemData) -> dict[str, float]:
 def _two_centre(system: SystemData) -> dict[str, float]:
     if system.S is None:
         return {}
-    form = check_two_centre(system.S, system.name)
+    tol = TOL_AUGMENTED if system.has_augmented_overlap else TOL_TWO_CENTRE
+    form = check_two_centre(system.S, system.name, tol)
     return {"two-centre": max(form.rotation, form.distance)}
 
 

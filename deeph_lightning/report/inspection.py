@@ -19,6 +19,7 @@ from deeph_lightning.core.spin import (
 )
 from deeph_lightning.core.two_centre import (
     SAME_DISTANCE,
+    TOL_AUGMENTED,
     TOL_TWO_CENTRE,
     two_centre_residual,
 )
@@ -114,7 +115,7 @@ def inspect_system(
     if system.H is not None:
         _describe_H(found, system.H, system.S)
     if system.S is not None:
-        _check_S(found, system.S, max_orbitals)
+        _check_S(found, system.S, system.has_augmented_overlap, max_orbitals)
     for key, op in system.operators():
         value, _ = op.hermiticity_residual()
         found.numbers[f"hermiticity_{key}"] = value
@@ -211,7 +212,7 @@ def _has_pairs_beyond(H: Operator, a: str, b: str, end: float) -> bool:
     return bool(np.any(near.distances(H.atoms)[is_theirs] > end + SAME_DISTANCE))
 
 
-def _check_S(found: Inspection, S: Operator, max_orbitals: int) -> None:
+def _check_S(found: Inspection, S: Operator, is_augmented: bool, max_orbitals: int) -> None:
     onsite = np.flatnonzero(S.pairs.is_onsite)
     norm = max(float(np.abs(np.diag(S.block(int(n))) - 1).max()) for n in onsite)
     form = two_centre_residual(S)
@@ -223,9 +224,9 @@ def _check_S(found: Inspection, S: Operator, max_orbitals: int) -> None:
         f"{len(S.pairs)} pairs; norms are 1 to {norm:.1e}; two-centre form to "
         f"{form.rotation:.1e}, the same at equal distances to {form.distance:.1e}",
     )
-    if norm > ODD_NORM:
+    if norm > ODD_NORM and not is_augmented:
         found.odd.append(f"the norm of an orbital differs from 1 by {norm:.1e}")
-    if max(form.rotation, form.distance) > TOL_TWO_CENTRE:
+    if max(form.rotation, form.distance) > (TOL_AUGMENTED if is_augmented else TOL_TWO_CENTRE):
         found.odd.append(
             "S has not the form of two-centre integrals: order or signs of orbitals, the sign "
             "of R, or the order of atoms is wrong, or periodic images were added up"

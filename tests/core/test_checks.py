@@ -55,6 +55,7 @@ def test_a_sound_system_passes(atoms: Atoms, H: Operator, S: Operator) -> None:
         ([[0, 0, 0], [1, 0, 0]], [5, 5, 0.25], r"atoms 0 \(C\) and 0 \(C\).*0.250 Å"),
         ([[0, 0, 0], [0, 0, 0]], [5, 5, 5], "0.000 Å"),
         ([[0, 0, 0], [0, 0, np.nan]], [5, 5, 5], "NaN or infinite"),
+        ([[0, 0, 0], [0, 0, 7e288]], [5, 5, 5], "7e\\+288 Å from the origin"),
         ([[0, 0, 0], [1, 0, 0]], [[5, 0, 0], [5, 0, 0], [0, 0, 5]], "span no volume"),
     ],
 )

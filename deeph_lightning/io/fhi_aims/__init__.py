@@ -118,6 +118,7 @@ def read(
             code_version=run.version,
             functional=run.functional,
             spin="collinear" if is_spinful else "none",
+            is_converged=run.is_converged,
         ),
         source_format="fhi_aims",
     )

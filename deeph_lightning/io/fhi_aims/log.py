@@ -24,6 +24,7 @@ class Run(NamedTuple):
     n_electrons: float | None
     version: str | None
     functional: str | None
+    is_converged: bool | None
 
 
 def read_run(folder: Path, atoms: Atoms, name: str) -> Run:
@@ -41,16 +42,20 @@ def read_run(folder: Path, atoms: Atoms, name: str) -> Run:
         n_electrons = float(atoms.numbers.sum()) - float(charge.sum())
     log = _find_log(folder, name)
     if log is None:
-        return Run(None, n_electrons, None, functional)
+        return Run(None, n_electrons, None, functional, None)
     text = "\n".join(read_lines(log, name))
     version = re.findall(r"(?:FHI-aims version *:|Version) *(\S+)", text)
     levels = re.findall(r"\| Chemical potential \(Fermi level\)[^:\n]*: *(\S+)", text)
     electrons = re.findall(r"a total of +(\S+) electrons", text)
+    ends = re.findall(
+        r"(?i)self-consistency cycle (?:(converged)|not yet converged|did not converge)", text
+    )
     return Run(
         to_numbers(levels[-1], log, name).item() if levels else None,
         to_numbers(electrons[0], log, name).item() if electrons else n_electrons,
         version[0] if version else None,
         functional,
+        bool(ends[-1]) if ends else None,
     )
 
 

@@ -98,6 +98,7 @@ def read(
             code_version=run.text.version,
             functional=run.text.functional,
             spin=SPINS[layout.spin],
+            is_converged=run.text.is_converged,
         ),
         source_format="openmx",
     )

@@ -23,6 +23,8 @@ ATOMS_BLOCK = "Atoms.SpeciesAndCoordinates"
 #: k-points are printed to this, and lie off their grid by this.
 K_DIGITS = 2e-5
 K_SHIFT = np.array([1e-6, -1e-6, 2e-6])
+#: Default of scf.criterion, hartree.
+CRITERION = 1e-6
 _BAND = re.compile(r"k1= *(\S+) *k2= *(\S+) *k3= *(\S+)\s*\n((?:[ \t]*\d+ +\S+ +\S+[ \t]*\n)+)")
 #: One kind of shells of a basis name: letter, number, and number after contraction.
 _SHELLS = re.compile(r"([a-z])(\d+)(?:>(\d+))?")
@@ -110,6 +112,24 @@ class RunText:
         """Functional, or None."""
         found = re.search(r"^\s*scf\.XcType\s+(\S+)", self.text, re.MULTILINE | re.IGNORECASE)
         return found[1] if found else None
+
+    @property
+    def is_converged(self) -> bool | None:
+        """Whether the last change of the band energy is below the criterion; None if unknown.
+
+        OpenMX ends where it is, or after the last allowed cycle, and says nothing of it.
+        """
+        energies = re.findall(r"^ *SCF= *\d+ .*Uele= *(\S+)", self.output, re.MULTILINE)
+        if len(energies) < 2:
+            return None
+        given = re.search(
+            r"^\s*scf\.criterion\s+(\S+)", self.text, re.MULTILINE | re.IGNORECASE
+        )
+        try:
+            change = abs(float(energies[-1]) - float(energies[-2]))
+            return change < (float(given[1]) if given else CRITERION)
+        except ValueError:
+            return None
 
     def eigenvalues(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
         """Return k, ``(n_k, 3)``, and energies of both spins, ``(2, n_k, n_band)``, hartree.
