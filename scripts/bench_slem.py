@@ -50,8 +50,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--size", choices=tuple(IRREPS), default="elct")
-    parser.add_argument("--schedule", choices=("cosine", "plateau"), default="cosine",
-                        help="cosine over the minutes, or that of DeePTB's examples")  # fmt: skip
+    parser.add_argument("--schedule", choices=("cosine", "plateau"), default="cosine")
     parser.add_argument("--lr", type=float, default=5e-3)
     parser.add_argument("--snapshots", type=int, default=10, help="points of the curve")
     parser.add_argument("--work", type=Path, default=Path("outputs/slem"))
@@ -75,7 +74,7 @@ def main() -> None:
 
 
 def write_set(source: Source, root: Path) -> dict[str, Path]:
-    """Write every structure as a folder of DeePTB, if they are not there; the folders by name."""
+    """Write every structure as a folder of DeePTB, once; return the folders by name."""
     folders = {
         name: root / f"{part}.{name}" for part, names in source.split.items() for name in names
     }
@@ -155,8 +154,10 @@ def train(options: argparse.Namespace, source: Source, folders: dict[str, Path])
 
 
 def dptb_input(options: argparse.Namespace, source: Source, folders: dict[str, Path]) -> dict:
-    """Return the input of `dptb train`: its example for 2s2p1d with our cut-off and schedule."""
-    lengths, neighbours = zip(*(pair_lengths(source.read(n, ("H",))) for n in folders))
+    """Return the input of `dptb train`: DeePTB's example for 2s2p1d, with this cut-off."""
+    lengths, neighbours = zip(
+        *(pair_lengths(source.read(n, ("H",))) for n in folders), strict=True
+    )
     r_max = round(max(lengths) + MARGIN, 2)
     words = shell_words(source.read(source.names[0], ()))
     rate = {"type": "exp", "gamma": 1.0}

@@ -8,6 +8,7 @@ itself ends after a number of epochs and not after a time.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import heapq
 import json
@@ -96,10 +97,8 @@ def main() -> None:
     budget = Budget(plan["seconds"], plan["snapshots"], is_cosine=plan["is_cosine"])
     trainer.register_plugin(budget)
     heapq.heapify(trainer.plugin_queues["iteration"])
-    try:
+    with contextlib.suppress(BudgetSpent):
         trainer.run(settings["train_options"]["num_epoch"])
-    except BudgetSpent:
-        pass
 
     output = Path(plan["output"])
     r_max = settings["model_options"]["embedding"]["r_max"]
