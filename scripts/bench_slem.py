@@ -23,6 +23,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
+from ase.neighborlist import neighbor_list
 from bench_report import Table, report
 
 from deeph_lightning.config.paths import shipped
@@ -147,19 +148,15 @@ def train(options: argparse.Namespace, source: Source, folders: dict[str, Path])
     path.write_text(json.dumps(plan, indent=1))
     worker = Path(__file__).with_name("slem_worker.py")
     environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
-    # not absolute(): the Python of an environment is a link that must not be followed
-    command = [os.path.abspath(options.python), worker, path]  # noqa: PTH100
-    subprocess.run(command, check=True, env=environment)
+    subprocess.run([options.python, worker, path], check=True, env=environment)
     return json.loads((options.work / "result.json").read_text())
 
 
 def dptb_input(options: argparse.Namespace, source: Source, folders: dict[str, Path]) -> dict:
     """Return the input of `dptb train`: DeePTB's example for 2s2p1d, with this cut-off."""
-    lengths, neighbours = zip(
-        *(pair_lengths(source.read(n, ("H",))) for n in folders), strict=True
-    )
-    r_max = round(max(lengths) + MARGIN, 2)
-    words = shell_words(source.read(source.names[0], ()))
+    r_max = round(max(longest_pair(source.read(name, ("H",))) for name in folders) + MARGIN, 2)
+    system = source.read(source.names[0], ("H",))
+    words, atoms = shell_words(system), system.atoms
     rate = {"type": "exp", "gamma": 1.0}
     if options.schedule == "plateau":
         rate = {"type": "rop", "factor": 0.8, "patience": 50, "min_lr": 1e-6}
@@ -175,7 +172,7 @@ def dptb_input(options: argparse.Namespace, source: Source, folders: dict[str, P
                 "n_layers": 3,
                 "n_radial_basis": 18,
                 "env_embed_multiplicity": 10,
-                "avg_num_neighbors": round(float(np.mean(neighbours)), 1),
+                "avg_num_neighbors": len(neighbor_list("i", atoms, r_max)) / len(atoms),
                 "latent_dim": 64,
                 "latent_channels": [32],
                 "tp_radial_emb": True,
@@ -200,13 +197,11 @@ def dptb_input(options: argparse.Namespace, source: Source, folders: dict[str, P
     }  # fmt: skip
 
 
-def pair_lengths(system: SystemData) -> tuple[float, float]:
-    """Return the length of the longest pair of H, Å, and the mean number of neighbours."""
-    pairs = system.H.pairs
-    positions = system.atoms.positions
+def longest_pair(system: SystemData) -> float:
+    """Return the length of the longest pair of H, Å."""
+    pairs, positions = system.H.pairs, system.atoms.positions
     vectors = positions[pairs.j] + pairs.R @ system.atoms.cell.array - positions[pairs.i]
-    is_hopping = ~pairs.is_onsite
-    return float(np.linalg.norm(vectors, axis=1).max()), is_hopping.sum() / len(system.atoms)
+    return float(np.linalg.norm(vectors, axis=1).max())
 
 
 def error(system: SystemData, arrays: np.lib.npyio.NpzFile) -> dict[str, float]:
