@@ -1,7 +1,7 @@
 """Train SLEM of DeePTB on the shipped graphene set for given minutes, and test it.
 
     python scripts/bench_slem.py --python ENVIRONMENT/bin/python --minutes 30
-    ... --size published --schedule plateau --json outputs/bench/slem.json
+    ... --size published --schedule plateau --json docs/measured/slem.json
 
 `dptb` needs an environment of its own (see docs/benchmarks.md); `--python` is its Python. The
 set is written as folders of DeePTB and compared with what is read back. Errors are those of
