@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from deeph_lightning.config.suggest import compose_checked
 from deeph_lightning.data.datamodule import HamiltonianDataModule
+from deeph_lightning.data.records import MOLECULE_MARGIN
 from deeph_lightning.errors import DataError
 from deeph_lightning.generate.__main__ import run
 from deeph_lightning.io.source import open_source
@@ -44,6 +45,9 @@ def test_the_command_makes_a_set_to_train_on(tmp_path):
     data.prepare_data()
     data.setup("fit")
     assert len(list(data.train_dataloader())) == 1
+    # the longest pair of a molecule is not the range of H, where networks go to zero
+    lengths = [open_source(output).read(f"0000{n}").atoms.get_distance(0, 1) for n in range(3)]
+    assert data.r_target["H-H"] == pytest.approx(max(lengths) + MOLECULE_MARGIN)
     with pytest.raises(DataError, match=r"engine\.xc was 'pbe', now it is 'pbe0'"):
         generate(tmp_path, "n=3", "engine.xc=pbe0")
 

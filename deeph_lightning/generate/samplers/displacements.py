@@ -90,9 +90,8 @@ class Einstein:
     ) -> None:
         self.temperature = positive("einstein.temperature", temperature)
         self.theta = einstein_temperature
-        values = [einstein_temperature]
-        if isinstance(einstein_temperature, Mapping):
-            values = list(einstein_temperature.values())
+        theta = einstein_temperature
+        values = list(theta.values()) if isinstance(theta, Mapping) else [theta]
         for value in values:
             positive("einstein.einstein_temperature", value)
 
