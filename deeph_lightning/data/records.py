@@ -28,6 +28,11 @@ IntArray = NDArray[np.int64]
 MEV_PER_EV = 1e3
 
 
+#: By how much the range of H exceeds the longest pair of a molecule, Å: networks take H to zero
+#: within the last 0.6 Å of its range, and bonds of other structures may be longer.
+MOLECULE_MARGIN = 2.0
+
+
 @dataclass(eq=False)
 class PairSummary:
     """What one structure adds to the report of a set.
@@ -43,7 +48,8 @@ class PairSummary:
     n_dropped, dropped_max_meV
         Pairs beyond the cap, and the largest element of H there.
     r_target
-        ``{"A-B": Å}``, longest target pair of every type.
+        ``{"A-B": Å}``, range of H: the longest target pair of every type; of molecules, whose
+        H has all pairs and ends nowhere, `MOLECULE_MARGIN` more.
     """
 
     n_pair: int = 0
@@ -176,9 +182,11 @@ def record_from_system(
         summary.n_H_only, summary.H_only_max_meV = len(extra), _largest_meV(H, extra)
         summary.n_S_only = int((has_S & ~has_H).sum())
     summary.n_pair = len(pairs)
+    is_molecule = not pairs.R.any() and 2 * len(pairs) == len(atoms) * (len(atoms) - 1)
+    margin = MOLECULE_MARGIN if is_molecule else 0.0
     for value in np.unique(code).tolist():
         key = f"{labels[value // len(labels)]}-{labels[value % len(labels)]}"
-        summary.r_target[key] = float(distance[code == value].max())
+        summary.r_target[key] = float(distance[code == value].max()) + margin
     kind = np.complex128 if system.is_spinful else np.float64
     record = GraphRecord(
         name=system.name,

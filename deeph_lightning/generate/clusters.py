@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from distributed import Client
 
+#: What libraries of linear algebra read when they are loaded.
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -112,16 +115,29 @@ class Slurm:
         self.n_job, self.n_thread = n_job, n_thread
         self.options = {key: value for key, value in options.items() if value is not None}
 
+    def cluster(self) -> Any:
+        """Return the ``SLURMCluster``, without jobs.
+
+        Raises
+        ------
+        ConfigError
+            An option is not one of its own.
+        """
+        jobqueue = _imported("dask_jobqueue")
+        exports = [f"export {name}={self.n_thread}" for name in _THREAD_VARIABLES]
+        prologue = [*exports, *self.options.get("job_script_prologue", [])]
+        try:
+            return jobqueue.SLURMCluster(**self.options | {"job_script_prologue": prologue})
+        except (TypeError, ValueError) as error:
+            msg = f"cluster.options = {self.options}: dask_jobqueue refuses them ({error})."
+            raise ConfigError(msg, key="cluster.options") from None
+
     def work_on(
         self, work: Callable[[Any, Task], Result], shared: Any, tasks: Sequence[Task]
     ) -> Iterator[tuple[Task, Result | str]]:
         """Work on the tasks in jobs of Slurm (see `Cluster`)."""
-        distributed, jobqueue = _imported("distributed"), _imported("dask_jobqueue")
-        with (
-            _threads(self.n_thread),
-            jobqueue.SLURMCluster(**self.options) as cluster,
-            distributed.Client(cluster) as client,
-        ):
+        distributed = _imported("distributed")
+        with self.cluster() as cluster, distributed.Client(cluster) as client:
             cluster.scale(jobs=self.n_job)
             yield from _stream(client, work, shared, tasks)
 
@@ -148,10 +164,16 @@ def _stream(
 @contextmanager
 def _threads(n: int) -> Iterator[None]:
     """Make workers that start inside use n threads for linear algebra."""
-    dask = _imported("dask")
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    with dask.config.set({"distributed.nanny.pre-spawn-environ": dict.fromkeys(names, n)}):
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(n)))
+    try:
         yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _imported(name: str) -> Any:

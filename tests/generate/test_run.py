@@ -15,7 +15,7 @@ import pytest
 from ase.build import molecule
 
 from deeph_lightning.errors import ConfigError, DataError
-from deeph_lightning.generate.clusters import Local, Serial
+from deeph_lightning.generate.clusters import Local, Serial, Slurm
 from deeph_lightning.generate.run import Run
 from deeph_lightning.generate.samplers.displacements import Rattle
 from deeph_lightning.generate.structures import draw_structures
@@ -150,7 +150,7 @@ def test_a_killed_run_goes_on(tmp_path):
     script.write_text(KILLED)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, script, output], env=environment)
-    for _ in range(600):
+    for _ in range(3000):
         time.sleep(0.1)
         if len(list(output.glob("0*"))) >= 2 or process.poll() is not None:
             break
@@ -165,6 +165,17 @@ def test_a_killed_run_goes_on(tmp_path):
     for n, sample in enumerate(drawn(12)):
         found = open_source(output).read(f"{n:05d}")
         np.testing.assert_allclose(found.atoms.positions, sample.atoms.positions, atol=1e-12)
+
+
+def test_jobs_of_slurm_carry_their_options():
+    pytest.importorskip("dask_jobqueue")
+    options = {"queue": "long", "cores": 2, "processes": 2, "memory": "4GB", "account": None}
+    with Slurm(1, {**options, "job_script_prologue": ["module load x"]}).cluster() as cluster:
+        script = cluster.job_script()
+    for line in ("#SBATCH -p long", "export OMP_NUM_THREADS=1", "module load x"):
+        assert line in script
+    with pytest.raises(ConfigError, match="nonsense"):
+        Slurm(1, {**options, "nonsense": 1}).cluster()
 
 
 def test_two_runs_do_not_write_to_one_folder(tmp_path):

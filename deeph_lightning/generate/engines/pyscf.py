@@ -137,7 +137,7 @@ class PySCF:
         except (KeyError, ValueError) as error:
             msg = f"engine.xc = {self.xc!r}: PySCF does not know this functional ({error})."
             raise ConfigError(msg, key="engine.xc") from None
-        kinds = {}
+        kinds: dict[tuple[Any, ...], Atoms] = {}
         for atoms in structures:
             kinds.setdefault((str(atoms.symbols), tuple(atoms.pbc)), atoms)
         for atoms in kinds.values():

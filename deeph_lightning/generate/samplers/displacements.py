@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from ase.data import chemical_symbols
 from deeph_lightning.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from ase import Atoms
     from numpy.typing import NDArray
@@ -89,17 +90,14 @@ class Einstein:
     ) -> None:
         self.temperature = positive("einstein.temperature", temperature)
         self.theta = einstein_temperature
-        values = (
-            einstein_temperature.values()
-            if hasattr(einstein_temperature, "values")
-            else [einstein_temperature]
-        )
+        theta = einstein_temperature
+        values = list(theta.values()) if isinstance(theta, Mapping) else [theta]
         for value in values:
             positive("einstein.einstein_temperature", value)
 
     def check(self, structures: Sequence[Atoms]) -> None:
         """Check that every element has an Einstein temperature."""
-        if not hasattr(self.theta, "keys"):
+        if not isinstance(self.theta, Mapping):
             return
         missing = {s for atoms in structures for s in atoms.symbols} - set(self.theta)
         if missing:
@@ -113,9 +111,8 @@ class Einstein:
         """Return a displaced copy."""
         atoms = structure.copy()
         theta = self.theta
-        if hasattr(theta, "keys"):
-            theta = np.array([theta[symbol] for symbol in atoms.symbols])
-        width = oscillator_width(np.asarray(theta, float), self.temperature)
+        each = theta if isinstance(theta, Mapping) else dict.fromkeys(atoms.symbols, theta)
+        width = oscillator_width(np.array([each[s] for s in atoms.symbols]), self.temperature)
         scale = width / np.sqrt(atoms.get_masses())
         atoms.positions += rng.normal(size=atoms.positions.shape) * scale[:, None]
         return atoms
