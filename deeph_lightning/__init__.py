@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from deeph_lightning.core.pairs import PairTable
     from deeph_lightning.data.graph import Graph
     from deeph_lightning.errors import DeepHError
+    from deeph_lightning.inference.calculator import HamiltonianCalculator
     from deeph_lightning.inference.predict import Predictor
     from deeph_lightning.io.formats import (
         SystemData,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _HOME = {
     "DeepHError": "errors",
     "Graph": "data.graph",
+    "HamiltonianCalculator": "inference.calculator",
     "HamiltonianModel": "models.base",
     "Operator": "core.operator",
     "OrbitalBasis": "core.basis",
@@ -42,6 +44,7 @@ _HOME = {
 __all__ = [
     "DeepHError",
     "Graph",
+    "HamiltonianCalculator",
     "HamiltonianModel",
     "Operator",
     "OrbitalBasis",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -224,7 +225,7 @@ class Predictor:
 
 
 def find_device(name: str) -> torch.device:
-    """Return a device by name; ``auto`` is the GPU where there is one.
+    """Return a device by name; ``auto`` is the GPU where there is one, each process its own.
 
     Raises
     ------
@@ -232,7 +233,10 @@ def find_device(name: str) -> torch.device:
         The name means nothing to torch, or the device is not there.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))  # torchrun's
+        return torch.device("cuda", local_rank % torch.cuda.device_count())
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)

@@ -14,6 +14,7 @@ from deeph_lightning.config.targets import build
 from deeph_lightning.core.operator import Operator
 from deeph_lightning.data.build import graph_from_structure, operator_from_blocks
 from deeph_lightning.data.graph import Graph, collate
+from deeph_lightning.inference.parts import cut_out
 from deeph_lightning.models.base import HamiltonianModel
 from tests.systems import BASIS, random_atoms
 from tests.tolerances import (
@@ -213,6 +214,32 @@ def test_far_atoms_do_not_matter(file: Path) -> None:
     assert far.any()
     for n in np.flatnonzero(far):
         assert np.allclose(before.block(n), after.block(n), rtol=0, atol=FLOAT64 * 100)
+
+
+@every_model
+def test_a_part_with_its_halo_has_the_blocks_of_the_whole(file: Path) -> None:
+    model = make_model(file)
+    n_atom = 40
+    atoms = Atoms("CBB" * 13 + "C", cell=[1.7 * n_atom, 20, 20], pbc=True)
+    atoms.positions[:, 0] = 1.7 * np.arange(n_atom)
+    atoms.rattle(0.2, seed=4)
+    graph = graph_of(model, atoms)
+    is_own = torch.arange(n_atom) < 6
+    r_near = max(model.r_message, model.baseline.r_onsite)
+    part = cut_out(graph, is_own, model.n_hops, r_near)
+    assert len(part.atoms) < n_atom
+    with torch.no_grad():
+        whole, found = model(graph), model(part.graph)
+    scale = whole["H_onsite"].abs().max()
+    sizes = torch.diff(graph.onsite_offsets)
+    expected = whole["H_onsite"][torch.repeat_interleave(is_own, sizes)]
+    own = torch.repeat_interleave(part.is_own, torch.diff(part.graph.onsite_offsets))
+    assert (found["H_onsite"][own] - expected).abs().max() < MODEL_FLOAT64 * scale
+    is_kept = is_own[graph.pair_i[: graph.n_target]]
+    expected = whole["H_hopping"][
+        torch.repeat_interleave(is_kept, torch.diff(graph.hopping_offsets))
+    ]
+    assert (found["H_hopping"] - expected).abs().max() < MODEL_FLOAT64 * scale
 
 
 @every_model
