@@ -9,13 +9,14 @@ import numpy as np
 from joblib import effective_n_jobs
 
 from deeph_lightning.core.basis import species_labels
-from deeph_lightning.errors import DataError
+from deeph_lightning.errors import ConfigError, DataError
 from deeph_lightning.io.files import SAME_POSITION
 from deeph_lightning.io.source import open_source
+from deeph_lightning.solve.bands import Bands, band_structure, bands_near
 from deeph_lightning.solve.conditioning import OverlapCondition, overlap_condition
 from deeph_lightning.solve.dense import grid_size, kgrid
 from deeph_lightning.solve.kpath import BandPath, band_path
-from deeph_lightning.solve.levels import Levels, grid_levels
+from deeph_lightning.solve.levels import BandEdges, Levels, band_edges, grid_levels
 from deeph_lightning.solve.memory import GB
 from deeph_lightning.solve.sparse import SparseSolver
 from deeph_lightning.solve.sparse_levels import sparse_levels
@@ -211,3 +212,46 @@ class Case:
         if self.system.n_electrons is None and self.system.stated_fermi is not None:
             return self.system.stated_fermi
         return self.levels.e_fermi
+
+    @cached_property
+    def edges(self) -> BandEdges:
+        """Band edges on the grid and, in crystals, along the path too."""
+        levels = self.levels
+        if not self.system.is_periodic.any():
+            return levels.edges
+        along = self.bands_along()
+        if self.is_dense:
+            energies = np.concatenate((levels.energies, along.energies), axis=1)
+            k = np.concatenate((levels.k, along.path.k))
+            return band_edges(energies, k, levels.e_fermi)
+        both = [levels.edges, along.edges]
+        tops = [edges.vbm for edges in both if edges.vbm is not None]
+        bottoms = [edges.cbm for edges in both if edges.cbm is not None]
+        if len(tops) < 2 or len(bottoms) < 2:
+            return BandEdges(None, None, 0.0, 0.0)
+        vbm = max(tops, key=lambda edge: edge.energy)
+        cbm = min(bottoms, key=lambda edge: edge.energy)
+        direct = min(edges.direct_gap for edges in both)
+        return BandEdges(vbm, cbm, cbm.energy - vbm.energy, direct)
+
+    def bands_along(self, project: str | None = None, path: BandPath | None = None) -> Bands:
+        """Solve along a path, that of the case if no other is given."""
+        path = self.path if path is None else path
+        if self.is_dense:
+            return band_structure(
+                self.system, path, self.e_fermi,
+                project=project, n_drop=self.n_drop, n_jobs=self.n_jobs, track=self.track,
+            )  # fmt: skip
+        if project is not None:
+            msg = (
+                f"project={project}: weights are computed by the dense solver only, which "
+                f"takes up to dense_max={self.config['dense_max']} orbitals; structure "
+                f"'{self.system.name}' has {self.system.n_orb}. Leave project away, or raise "
+                f"dense_max."
+            )
+            raise ConfigError(msg, key="project")
+        low, high = self.config["window_eV"]
+        return bands_near(
+            self.system.atoms, self.solvers, path, self.e_fermi, (low, high),
+            n_states=self.config["n_states"], n_jobs=self.n_jobs, track=self.track,
+        )  # fmt: skip

@@ -132,7 +132,8 @@ def _bands_figure(
         figure.add_vline(at, line={"color": "#999999", "width": 0.7})
     figure.update_xaxes(tickvals=path.tick, ticktext=path.labels, range=[path.x[0], path.x[-1]])
     figure.update_yaxes(title="E − E<sub>F</sub> (eV)", range=list(window_eV))
-    return _layout(figure, hovermode="closest")
+    # the size of a disc is that of its first state otherwise
+    return _layout(figure, hovermode="closest", legend={"itemsizing": "constant"})
 
 
 def _add_weights(figure: go.Figure, bands: Bands, window_eV: tuple[float, float]) -> None:

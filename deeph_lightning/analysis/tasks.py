@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from deeph_lightning.analysis.densities import density_of_states
+from deeph_lightning.analysis.derivative_tasks import effective_masses, velocities
+from deeph_lightning.analysis.facts import (
+    Result,
+    check_alone,
+    level_facts,
+    state_facts,
+    work_facts,
+)
 from deeph_lightning.analysis.figures import bands_figure, comparison_figure, dos_figure
-from deeph_lightning.analysis.output import Array, edge_facts, mass_facts
-from deeph_lightning.errors import ConfigError, PhysicsError
+from deeph_lightning.analysis.output import Array, edge_facts
+from deeph_lightning.errors import PhysicsError
 from deeph_lightning.solve.bands import (
     BandDifference,
     Bands,
-    band_structure,
-    bands_near,
     compare_bands,
 )
-from deeph_lightning.solve.conditioning import ghost_check
 from deeph_lightning.solve.density import density
-from deeph_lightning.solve.derivatives import effective_mass, refined_extremum
-from deeph_lightning.solve.factorisation import library
-from deeph_lightning.solve.levels import BandEdges, band_edges
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,93 +29,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from deeph_lightning.analysis.case import Case
-    from deeph_lightning.core.operator import Operator
     from deeph_lightning.solve.dos import DensityOfStates
-    from deeph_lightning.solve.kpath import BandPath
 
 MEV = 1e3
-
-
-@dataclass
-class Result:
-    """What a task gives.
-
-    Attributes
-    ----------
-    facts
-        Numbers; names end with their unit.
-    arrays
-        Arrays by name.
-    draw
-        Makes the printed figure, inside `viz.style.paper_style`; None without one.
-    bands, dos
-        One or two band structures or densities of states, for the interactive page.
-    rho
-        Density matrix.
-    """
-
-    facts: dict[str, Any]
-    arrays: dict[str, Array] = field(default_factory=dict)
-    draw: Callable[[], Figure] | None = None
-    bands: tuple[Bands, ...] = ()
-    dos: tuple[DensityOfStates, ...] = ()
-    rho: Operator | None = None
-
-
-def level_facts(case: Case, e_fermi: float | None = None) -> dict[str, Any]:
-    """Return what is known of the electrons of a case; its own Fermi level if none is given."""
-    system = case.system
-    facts: dict[str, Any] = {
-        "structure": system.name,
-        "formula": system.atoms.get_chemical_formula(),
-        "n_atoms": len(system.atoms),
-        "n_orbitals": system.n_orb,
-        "n_spin_channels": len(system.channels),
-        "is_spinful": system.channels[0].is_spinful,
-        "n_electrons": system.n_electrons,
-        "e_fermi_eV": case.e_fermi if e_fermi is None else e_fermi,
-        "e_fermi_of_the_data_eV": system.stated_fermi,
-        "kgrid": list(case.grid),
-        "smearing_eV": case.config["smearing_eV"],
-        "solver": "dense"
-        if case.is_dense
-        else f"sparse, {library(case.config['factorisation'])}",
-    }
-    if case.condition is not None:
-        facts["overlap"] = {
-            "smallest_eigenvalue": case.condition.smallest,
-            "condition_number": case.condition.number,
-            "at_k_fractional": list(case.condition.k_smallest),
-            "n_left_out": case.condition.n_drop,
-        }
-    return facts
-
-
-def work_facts(case: Case) -> dict[str, Any]:
-    """Return how many matrices the sparse solver has factorised; in one process only."""
-    if case.is_dense or case.n_jobs != 1:
-        return {}
-    return {"n_factorisations": sum(solver.n_factorised for solver in case.solvers)}
-
-
-def state_facts(case: Case) -> dict[str, Any]:
-    """Return how far states near the Fermi level can be trusted, where S is worst."""
-    condition, S, near = case.condition, case.system.S, case.config["near_eV"]
-    if condition is None or S is None:
-        return {}
-    low, high = case.e_fermi - near, case.e_fermi + near
-    k = condition.k_smallest
-    found = [ghost_check(H, S, k, low, high, case.n_drop) for H in case.system.channels]
-    return {
-        "states_near_e_fermi": {
-            "at_k_fractional": list(k),
-            "within_eV": near,
-            "largest_amplification": max(
-                float(check.amplification.max(initial=0.0)) for check in found
-            ),
-            "ghosts_eV": [float(energy) for check in found for energy in check.ghosts],
-        }
-    }
 
 
 def fermi(case: Case, other: Case | None) -> Result:
@@ -141,60 +56,18 @@ def _level_arrays(case: Case) -> dict[str, Array]:
 
 def gap(case: Case, other: Case | None) -> Result:
     """Find the band edges on the grid and, in crystals, along the path too."""
-    facts = level_facts(case) | state_facts(case) | edge_facts(_edges(case))
+    facts = level_facts(case) | state_facts(case) | edge_facts(case.edges)
     if other is not None:
-        facts["compare"] = level_facts(other) | state_facts(other) | edge_facts(_edges(other))
+        facts["compare"] = level_facts(other) | state_facts(other) | edge_facts(other.edges)
         difference = facts["compare"]["gap_eV"] - facts["gap_eV"]
         facts["gap_difference_meV"] = MEV * difference
     return Result(facts, _level_arrays(case))
 
 
-def _edges(case: Case) -> Any:
-    levels = case.levels
-    if not case.system.is_periodic.any():
-        return levels.edges
-    along = _bands(case, project=None)
-    if case.is_dense:
-        energies = np.concatenate((levels.energies, along.energies), axis=1)
-        return band_edges(energies, np.concatenate((levels.k, along.path.k)), levels.e_fermi)
-    both = [levels.edges, along.edges]
-    tops = [edges.vbm for edges in both if edges.vbm is not None]
-    bottoms = [edges.cbm for edges in both if edges.cbm is not None]
-    if len(tops) < 2 or len(bottoms) < 2:
-        return BandEdges(None, None, 0.0, 0.0)
-    vbm = max(tops, key=lambda edge: edge.energy)
-    cbm = min(bottoms, key=lambda edge: edge.energy)
-    direct = min(edges.direct_gap for edges in both)
-    return BandEdges(vbm, cbm, cbm.energy - vbm.energy, direct)
-
-
-def _bands(case: Case, project: str | None, path: BandPath | None = None) -> Bands:
-    """Solve along a path, that of the case if no other is given."""
-    path = case.path if path is None else path
-    if case.is_dense:
-        return band_structure(
-            case.system, path, case.e_fermi,
-            project=project, n_drop=case.n_drop, n_jobs=case.n_jobs, track=case.track,
-        )  # fmt: skip
-    if project is not None:
-        msg = (
-            f"project={project}: weights are computed by the dense solver only, which takes up "
-            f"to dense_max={case.config['dense_max']} orbitals; structure "
-            f"'{case.system.name}' has {case.system.n_orb}. Leave project away, or raise "
-            f"dense_max."
-        )
-        raise ConfigError(msg, key="project")
-    low, high = case.config["window_eV"]
-    return bands_near(
-        case.system.atoms, case.solvers, path, case.e_fermi, (low, high),
-        n_states=case.config["n_states"], n_jobs=case.n_jobs, track=case.track,
-    )  # fmt: skip
-
-
 def bands(case: Case, other: Case | None) -> Result:
     """Solve along the path; with a second Hamiltonian, along the same path."""
     path = case.path  # first: a molecule has none
-    found = _bands(case, case.config["project"])
+    found = case.bands_along(case.config["project"])
     facts = level_facts(case) | state_facts(case) | {"on_path": edge_facts(found.edges)}
     if not case.is_dense:
         facts["largest_residual_eV"] = found.residual
@@ -212,6 +85,10 @@ def bands(case: Case, other: Case | None) -> Result:
         f"weights/{name}": Array(weight, "1", "spin channel, k-point, band: Mulliken weight")
         for name, weight in found.weights.items()
     }
+    if case.config["velocities"]:
+        arrays["velocities"] = Array(
+            velocities(case, path), "m/s", "spin channel, k-point, band, Cartesian axis"
+        )
     if other is None:
         return Result(facts, arrays, lambda: bands_figure(found, (low, high)), (found,))
     second = _compared(case, other)
@@ -240,7 +117,7 @@ def _compared(case: Case, other: Case) -> Bands:
             f"band. Give two Hamiltonians of one structure."
         )
         raise PhysicsError(msg, structure=other.system.name)
-    return _bands(other, None, case.path)
+    return other.bands_along(None, case.path)
 
 
 def _difference_facts(difference: BandDifference) -> dict[str, Any]:
@@ -280,47 +157,9 @@ def _dos_arrays(dos: DensityOfStates, prefix: str) -> dict[str, Array]:
     return {prefix + name: array for name, array in arrays.items()}
 
 
-def effective_masses(case: Case, other: Case | None) -> Result:
-    """Find slopes and masses at the band edges, or at a k-point and band that are given."""
-    _check_alone(case, other, "effective_mass")
-    if case.n_drop:
-        msg = (
-            f"structure '{case.system.name}': {case.n_drop} nearly dependent combinations of "
-            f"orbitals were left out, which derivatives do not allow. Lower overlap_threshold"
-        )
-        raise PhysicsError(msg, structure=case.system.name)
-    facts = level_facts(case)
-    if case.config["k"] is not None:
-        band = case.config["band"]
-        if band is None or not 0 <= band < case.system.n_orb:
-            msg = (
-                f"band={band}: give the number of the band with k=[...], from 0 to "
-                f"{case.system.n_orb - 1}"
-            )
-            raise ConfigError(msg, key="band")
-        facts["bands"] = [
-            mass_facts(effective_mass(H, case.system.S, case.config["k"], band), channel, band)
-            for channel, H in enumerate(case.system.channels)
-        ]
-        return Result(facts)
-    edges = _edges(case)
-    if edges.vbm is None or edges.cbm is None:
-        msg = (
-            f"structure '{case.system.name}' is a metal: it has no band edges. Give a k-point "
-            f"and the number of a band: k=[0,0,0] band=3"
-        )
-        raise PhysicsError(msg, structure=case.system.name)
-    facts |= edge_facts(edges)
-    for name, edge in (("hole", edges.vbm), ("electron", edges.cbm)):
-        H = case.system.channels[edge.channel]
-        mass = refined_extremum(H, case.system.S, edge.k, edge.band)
-        facts[name] = mass_facts(mass, edge.channel, edge.band)
-    return Result(facts)
-
-
 def density_matrix(case: Case, other: Case | None) -> Result:
     """Sum occupied states: density matrix, Mulliken populations, spin moments."""
-    _check_alone(case, other, "density_matrix")
+    check_alone(case, other, "density_matrix")
     found = density(case.system, case.levels, case.config["smearing_eV"], case.n_drop)
     facts = level_facts(case) | {
         "band_energy_eV": found.band_energy,
@@ -331,20 +170,6 @@ def density_matrix(case: Case, other: Case | None) -> Result:
     if len(case.system.channels) > 1 or case.system.channels[0].is_spinful:
         facts["mulliken_moments_xyz"] = found.moments
     return Result(facts, rho=found.rho)
-
-
-def _check_alone(case: Case, other: Case | None, task: str) -> None:
-    """Refuse a second Hamiltonian, and systems of which not all states are computed."""
-    if other is not None:
-        msg = f"compare: task={task} takes one Hamiltonian only. Leave compare away."
-        raise ConfigError(msg, key="compare")
-    if not case.is_dense:
-        msg = (
-            f"task={task} needs all states, but structure '{case.system.name}' has "
-            f"{case.system.n_orb} orbitals, more than dense_max={case.config['dense_max']}. "
-            f"Raise dense_max if time and memory allow."
-        )
-        raise ConfigError(msg, key="dense_max")
 
 
 #: Tasks by name: each takes the case of `input` and that of `compare`, or None.

@@ -158,6 +158,7 @@ class SolveConfig(_Plain):
     window_eV: list[float] = Field(min_length=2, max_length=2)
     near_eV: float = Field(gt=0)
     project: Literal["element", "orbital", "atom", "magnetic"] | None
+    velocities: bool
     overlap_threshold: float = Field(ge=0)
     solver: Literal["auto", "dense", "sparse"]
     dense_max: int = Field(ge=1)

@@ -92,6 +92,11 @@ def band_slopes(H: Operator, S: Operator | None, k: ArrayLike) -> tuple[FloatArr
     return energies, slopes
 
 
+def slopes_at(H: Operator, S: Operator | None, k: FloatArray) -> list[FloatArray]:
+    """Return the slopes of `band_slopes` at each of ``(n_k, 3)`` k-points."""
+    return [band_slopes(H, S, point)[1] for point in k]
+
+
 @dataclass(frozen=True)
 class EffectiveMass:
     """Curvature of a band at one k-point.

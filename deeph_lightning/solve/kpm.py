@@ -154,11 +154,11 @@ def chebyshev_dos(
     points, w = np.atleast_2d(np.asarray(k, dtype=np.float64)), np.asarray(weight)
     zeros = np.zeros(pencil.n_orb, dtype=np.int64)
     group = zeros if group is None else group[pencil.orbital]
-    settings = (pencil, library(library_name), memory_limit)
-    ends = np.array(map_k(partial(_ends, *settings), points, n_jobs))
+    prepared = _Prepared(pencil, library(library_name), memory_limit)
+    ends = np.array(map_k(partial(_ends, prepared), points, n_jobs))
     low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
     centre, half_width = 0.5 * (low + high), 0.5 * (high - low) / FILLING
-    task = partial(_moments, *settings, centre, half_width, n_moments, n_vectors, group, seed)
+    task = partial(_moments, prepared, centre, half_width, n_moments, n_vectors, group, seed)
     moments = map_k(task, points, n_jobs, track)
     return Chebyshev(np.einsum("k,kgn->gn", w, moments), centre, half_width)
 
@@ -214,21 +214,32 @@ def spectrum_ends(
     return ends[0], ends[1]
 
 
-def _ends(
-    pencil: Pencil, name: str, limit: float | None, k: FloatArray
-) -> list[tuple[float, float]]:
-    found = []
-    for point in k:
-        matrices = pencil.at(point)
-        inverse = overlap_inverse(matrices, pencil, name, limit)
-        found.append(spectrum_ends(matrices, inverse, pencil.name))
-    return found
+class _Prepared:
+    """Matrices at a k-point with the inverse of S; the last ones are kept."""
+
+    def __init__(self, pencil: Pencil, name: str, limit: float | None) -> None:
+        self.pencil, self._name, self._limit = pencil, name, limit
+        self._last: tuple[bytes, PencilAtK, Any] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # libraries hold memory of their own, which no other process can use
+        return self.__dict__ | {"_last": None}
+
+    def at(self, k: FloatArray) -> tuple[PencilAtK, Callable[[NDArray[Any]], NDArray[Any]]]:
+        if self._last is None or self._last[0] != k.tobytes():
+            self._last = None  # its memory counts
+            matrices = self.pencil.at(k)
+            inverse = overlap_inverse(matrices, self.pencil, self._name, self._limit)
+            self._last = (k.tobytes(), matrices, inverse)
+        return self._last[1:]
+
+
+def _ends(prepared: _Prepared, k: FloatArray) -> list[tuple[float, float]]:
+    return [spectrum_ends(*prepared.at(point), prepared.pencil.name) for point in k]
 
 
 def _moments(
-    pencil: Pencil,
-    name: str,
-    limit: float | None,
+    prepared: _Prepared,
     centre: float,
     half_width: float,
     n_moments: int,
@@ -237,17 +248,8 @@ def _moments(
     seed: int,
     k: FloatArray,
 ) -> list[FloatArray]:
-    found = []
-    for point in k:
-        matrices = pencil.at(point)
-        inverse = overlap_inverse(matrices, pencil, name, limit)
-        found.append(
-            moments_at(
-                matrices, inverse, group, centre, half_width, n_moments, n_vectors,
-                seed=seed, k=point,
-            )
-        )  # fmt: skip
-    return found
+    scales = (centre, half_width, n_moments, n_vectors)
+    return [moments_at(*prepared.at(point), group, *scales, seed=seed, k=point) for point in k]
 
 
 def moments_at(

@@ -77,6 +77,23 @@ class Hermitian:
         matrix.has_sorted_indices = True
         return Hermitian(matrix)
 
+    def block_graph(self, row_block: NDArray[np.int64]) -> Any:
+        """Return the graph of blocks of rows: a csr array, upper, diagonally dominant."""
+        indptr, indices = self.upper.indptr, self.upper.indices
+        n = int(row_block[-1]) + 1
+        first = np.searchsorted(row_block, np.arange(n))  # of the rows of each block
+        starts, lengths = indptr[first], indptr[first + 1] - indptr[first]
+        at = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(
+            lengths.sum()
+        )
+        rows, columns = np.repeat(np.arange(n), lengths), row_block[indices[at]]
+        codes = np.unique(rows * n + columns)
+        rows, columns = np.divmod(codes, n)
+        values = np.where(rows == columns, 2.0 * n, -1.0)
+        graph = sparse.csr_array((values, (rows, columns)), shape=(n, n))
+        graph.sort_indices()
+        return graph
+
 
 @dataclass(frozen=True)
 class PencilAtK:

@@ -216,9 +216,10 @@ class SparseSolver:
     def _factorise(self, pencil: PencilAtK, energy: float) -> tuple[Factorisation, int, float]:
         """Factorise at an energy or very near; return factors, count, and where."""
         is_complex = pencil.H.is_complex
-        for n in range(len(factorisations(self.library, is_complex=is_complex))):
+        n_kind = len(factorisations(self.library, is_complex=is_complex))
+        for n in range(n_kind):
             factors = self._analysed(pencil, energy, n)
-            for nudge in NUDGES_EV:
+            for nudge in NUDGES_EV if n == n_kind - 1 else NUDGES_EV[:1]:
                 A = pencil.shifted(energy + nudge)
                 self.n_factorised += 1
                 try:

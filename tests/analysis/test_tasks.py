@@ -18,6 +18,7 @@ from deeph_lightning.config.suggest import compose_checked
 from deeph_lightning.errors import ConfigError, DataError, PhysicsError
 from deeph_lightning.io import deeph
 from deeph_lightning.solve.__main__ import run
+from deeph_lightning.units import VELOCITY_PER_SLOPE
 from tests.conftest import ROOT
 from tests.solve.systems import toy
 from tests.tolerances import EIGENVALUE
@@ -75,6 +76,24 @@ def test_spin_is_accepted(spin: str, tmp_path: Path, rng) -> None:
     with h5py.File(tmp_path / "bands.h5") as file:
         weights = sum(weight[()] for weight in file["weights"].values())
     assert np.abs(weights - 1).max() < EIGENVALUE
+
+
+def test_velocities(folder: Path, tmp_path: Path) -> None:
+    words = {"task": "bands", "input": folder, "output": tmp_path, "kgrid": "[1,1,1]"}
+    solve(**words, n_point=40, kpath="ase", velocities=True, html=False)
+    with h5py.File(tmp_path / "bands.h5") as file:
+        assert file["velocities"].attrs["unit"] == "m/s"
+        velocity, energies, k = (file[key][()] for key in ("velocities", "energies", "k"))
+    assert velocity.shape == (*energies.shape, 3)
+    # along the path the velocity is the slope of the energies; far from degeneracies
+    cell = deeph.read(folder).atoms.cell.array
+    step = (k[2] - k[0]) @ (2 * np.pi * np.linalg.inv(cell).T)
+    lone = np.argmax(np.diff(energies[0, 1]))
+    slope = (energies[0, 2, lone] - energies[0, 0, lone]) / np.linalg.norm(step)
+    along = velocity[0, 1, lone] @ step / np.linalg.norm(step)
+    assert abs(along - slope * VELOCITY_PER_SLOPE) < 0.02 * np.abs(velocity[0, 1]).max()
+    with pytest.raises(ConfigError, match="velocities needs all states"):
+        solve(**words, n_point=4, kpath="ase", velocities=True, dense_max=5)
 
 
 def test_gap_of_shipped_graphene(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_siesta_silicon(shared_dir: Path) -> None:
 def test_all_solvers_on_raw_output(
     shared_dir: Path, folder: str, grid, is_metal: bool, record_property
 ) -> None:
-    """Dense against the code, sparse against dense, E_F by inertia against all states."""
+    """Dense against the code, sparse against dense, E_F by inertia and by all states."""
     path, width = shared_dir / "fixtures" / folder, 0.01
     system, printed = electronic_system(read_structure_folder(path)), read_eigenvalues(path)
     assert printed is not None
