@@ -31,7 +31,7 @@ from deeph_lightning.errors import (
 from deeph_lightning.io.files import in_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ase import Atoms
 
@@ -246,11 +246,8 @@ def read_eigenvalues(path: str | Path, name: str | None = None) -> Eigenvalues |
 
 
 def detect_format(folder: str | Path) -> str | None:
-    """Return the format of a folder, or None if it holds no structure."""
-    for name in READERS:
-        if reader_of(name).detect(Path(folder)):
-            return name
-    return None
+    """Return the format of a folder, the first of several; None if it holds no structure."""
+    return next(_formats_of(Path(folder), READERS), None)
 
 
 def read_header(path: str | Path, name: str | None = None) -> Header:
@@ -379,4 +376,25 @@ def _detected(folder: Path) -> Reader:
             f"legacy), or the files of a calculation ({', '.join(CODES)})."
         )
         raise FormatError(msg, path=folder)
+    if name in CODES:
+        _refuse_two_codes(folder)
     return reader_of(name)
+
+
+def _formats_of(folder: Path, names: Iterable[str]) -> Iterator[str]:
+    return (name for name in names if reader_of(name).detect(folder))
+
+
+def _refuse_two_codes(folder: Path) -> None:
+    found = list(_formats_of(folder, CODES))
+    if len(found) > 1:
+        named = "; ".join(
+            f"{name}: {', '.join(p.name for p in structure_files(folder, name)[:3])}"
+            for name in found
+        )
+        msg = (
+            f"{folder}: it holds calculations of {len(found)} codes ({named}), and which one "
+            f"is meant is not known. Keep each in a folder of its own: move or link the files "
+            f"of one of them."
+        )
+        raise FormatError(msg, path=folder)

@@ -133,6 +133,8 @@ def inspect_system(
         found.note("H", "none")
     elif system.H.n_orb > max_orbitals:
         found.note("eigenvalues", f"not computed: {system.H.n_orb} orbitals (max_orbitals)")
+    elif system.S is None and not system.info.get("orthogonal_basis"):
+        found.note("eigenvalues", "not computed: there is no overlap")
     else:
         try:
             if reference is not None:
@@ -329,9 +331,10 @@ def _check_fermi_level(found: Inspection, system: SystemData) -> None:
     """Count electrons on a k-grid and compare with the Fermi level of the file."""
     H = system.H
     assert H is not None
-    if system.n_electrons is None or H.n_orb * (3 - H.n_spin) <= system.n_electrons:
+    if not system.n_electrons or H.n_orb * (3 - H.n_spin) <= system.n_electrons:
         return
-    size = np.maximum(1, np.ceil(K_LENGTH / H.atoms.cell.lengths()).astype(int))
+    lengths = np.maximum(H.atoms.cell.lengths(), EDGE)  # none of molecules
+    size = np.ceil(K_LENGTH / lengths).astype(int)
     size[~np.array([np.any(H.pairs.R[:, axis]) for axis in range(3)])] = 1
     while size.max() > 1 and np.prod(size) * float(H.n_orb) ** 3 > MAX_WORK:
         size[np.argmax(size)] -= 1

@@ -12,12 +12,14 @@ import pytest
 from deeph_lightning.errors import FormatError
 from deeph_lightning.io.formats import (
     detect_format,
+    find_systems,
     read_eigenvalues,
     read_header,
     read_structure_folder,
 )
 from deeph_lightning.solve.dense import eigenvalues
 from tests.io import gates
+from tests.io.systems import STRUCTURES
 from tests.tolerances import FLOAT64, WANNIER_BANDS, WANNIER_GRID
 
 if TYPE_CHECKING:
@@ -74,6 +76,24 @@ def test_bands_of_the_code(run: Path, shared_dir: Path, tmp_path: Path) -> None:
     error = eigenvalues(plain.H, plain.S, k[some]) - bands[some]
     assert np.abs(error).max() > 100 * WANNIER_BANDS
     gates.round_trip(system, tmp_path / "out")
+
+
+def test_two_codes_in_one_folder(shared_dir: Path) -> None:
+    """The run of SIESTA that the functions were made from lies beside them."""
+    with pytest.raises(
+        FormatError,
+        match=r"2 codes \(siesta: silicon\.HSX.*; wannier90: silicon_hr\.dat.*its own",
+    ):
+        read_structure_folder(shared_dir / "fixtures" / "wannier90" / "silicon")
+
+
+def test_two_codes_made_by_hand(tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    assert read_structure_folder(tmp_path / "run").source_format == "wannier90"
+    shutil.copy(STRUCTURES.parent / "codes" / "siesta_Pt2" / "Pt2_xx.HSX", tmp_path / "run")
+    assert find_systems(tmp_path) == [tmp_path / "run"]
+    with pytest.raises(FormatError, match="calculations of 2 codes"):
+        read_structure_folder(tmp_path / "run")
 
 
 def test_sites_are_the_centres(run: Path) -> None:
