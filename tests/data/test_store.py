@@ -18,7 +18,7 @@ import pytest
 
 from deeph_lightning.data.prepare import prepare_store
 from deeph_lightning.data.records import GraphRecord, record_from_system
-from deeph_lightning.data.store import GraphStore
+from deeph_lightning.data.store import SCHEMA_VERSION, GraphStore
 from deeph_lightning.errors import ConfigError, DataError, FormatError, SchemaError
 from tests.data.sets import ToySource, random_system
 from tests.systems import BASIS
@@ -154,7 +154,9 @@ def test_store_of_another_version_is_made_again(tmp_path: Path) -> None:
     build(path, ToySource(2)).close()
     with h5py.File(path, "r+") as file:
         file.attrs["schema_version"] = 99
-    with pytest.raises(SchemaError, match="version 99, this program reads version 2"):
+    with pytest.raises(
+        SchemaError, match=f"version 99, this program reads version {SCHEMA_VERSION}"
+    ):
         GraphStore(path)
     assert len(build(path, ToySource(2))) == 2
 
