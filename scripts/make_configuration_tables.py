@@ -16,8 +16,11 @@ PAGE = ROOT / "docs" / "configuration.md"
 MARK = "<!-- tables: made by scripts/make_configuration_tables.py -->\n"
 #: Groups in the order of the page.
 GROUPS = ("data", "model", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger",
-          "report", "paths", "experiment", "debug")  # fmt: skip
-ENTRIES = ("train", "predict", "evaluate", "solve", "convert", "inspect", "build")
+          "report", "paths", "experiment", "debug", "engine", "sampler",
+          "cluster")  # fmt: skip
+#: Entries with groups of their own.
+COMPOSED = ("train", "generate")
+ENTRIES = ("train", "predict", "evaluate", "solve", "convert", "inspect", "build", "generate")
 KEY = re.compile(r"^( *)([\w.]+):(.*?)(?:\s+# (.*))?$")
 
 
@@ -37,8 +40,9 @@ def main() -> int:
 def tables() -> str:
     """Return the tables of all groups and entry points, Markdown."""
     parts = []
+    defaults = "".join((CONF / f"{entry}.yaml").read_text("utf-8") for entry in COMPOSED)
     for group in GROUPS:
-        found = re.search(rf"- {group}: (\w+)", (CONF / "train.yaml").read_text("utf-8"))
+        found = re.search(rf"- {group}: (\w+)", defaults)
         default = found[1] if found else None
         names = sorted(file.stem for file in (CONF / group).glob("*.yaml"))
         names.sort(key=lambda name: name != default)

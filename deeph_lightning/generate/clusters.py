@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +40,7 @@ class Cluster(Protocol):
 
 
 class Serial:
-    """This process, one task after the other: for engines that run in parallel themselves."""
+    """The process itself, task after task: for engines that run in parallel themselves."""
 
     def work_on(
         self, work: Callable[[Any, Task], Result], shared: Any, tasks: Sequence[Task]
@@ -85,7 +87,7 @@ class Local:
                 threads_per_worker=1,
                 processes=True,
                 dashboard_address=None,
-                silence_logs="ERROR",
+                silence_logs=logging.ERROR,
             ) as cluster,
             distributed.Client(cluster) as client,
         ):
@@ -153,10 +155,8 @@ def _threads(n: int) -> Iterator[None]:
 
 
 def _imported(name: str) -> Any:
-    import importlib
-
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         msg = (
             f"cluster: the package {error.name} is not installed. Install it by "
@@ -164,3 +164,5 @@ def _imported(name: str) -> Any:
             f"cluster=serial"
         )
         raise MissingDependencyError(msg) from None
+    logging.getLogger("distributed").setLevel(logging.WARNING)  # it tells every connection
+    return module

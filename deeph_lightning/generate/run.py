@@ -127,8 +127,10 @@ class Run:
         own = {"settings": self.settings, "engine": dict(facts)}
         if path.is_file():
             there = read_json(path, self.output.name)
-            changed = [*_differences(there.get("settings"), own["settings"], ""),
-                       *_differences(there.get("engine"), own["engine"], "engine: ")]  # fmt: skip
+            changed = [
+                *_differences(there.get("settings"), own["settings"], ""),
+                *_differences(there.get("engine"), own["engine"], "engine: "),
+            ]
             if changed:
                 msg = (
                     f"{path}: this data set was made with other settings: "

@@ -1,7 +1,7 @@
 """Structures to compute: drawn at random, reproducible one by one, none twice.
 
 Structure n is drawn from start structure n modulo their number, by a generator whose seed is
-(seed, n, draw): it does not depend on how many are asked for, nor on which were computed before.
+(seed, n, draw): it does not depend on how many are asked for, nor on which are there already.
 """
 
 from __future__ import annotations
@@ -143,9 +143,9 @@ def _draw(
         check_structure(atoms)
         return Sample(atoms, entropy)
     msg = (
-        f"sampler: structure {sample_name(number)} was refused {max_draws} times, at last since "
-        f"{reason}. Structures closer than min_distance = {min_distance:g} and repeated ones "
-        f"are not computed. Reduce n or the displacements, or add a sampler: "
+        f"sampler: structure {sample_name(number)} was refused {max_draws} times, at last "
+        f"since {reason}. Structures closer than min_distance = {min_distance:g} and repeated "
+        f"ones are not computed. Reduce n or the displacements, or add a sampler: "
         f"'sampler=[{','.join([*samplers, 'rattle'])}]'"
     )
     raise ConfigError(msg, key="sampler")

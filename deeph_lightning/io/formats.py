@@ -45,6 +45,7 @@ READERS = {
     "siesta": "deeph_lightning.io.siesta",
     "openmx": "deeph_lightning.io.openmx",
     "fhi_aims": "deeph_lightning.io.fhi_aims",
+    "pyscf": "deeph_lightning.io.pyscf",
     "wannier90": "deeph_lightning.io.wannier90",
     "deeptb": "deeph_lightning.io.deeptb",
     "gpaw": "deeph_lightning.io.gpaw",

@@ -14,7 +14,7 @@ from deeph_lightning.config import entry
 from deeph_lightning.config.paths import CONF_DIR, check_writable
 from deeph_lightning.config.suggest import compose_checked
 from deeph_lightning.config.targets import build, check_node, locate, register_prefix
-from deeph_lightning.config.validate import check_predict, check_train, resolve
+from deeph_lightning.config.validate import check_generate, check_predict, check_train, resolve
 from deeph_lightning.errors import ConfigError
 
 assert entry.start  # registers the resolvers that conf/ uses
@@ -24,6 +24,7 @@ GROUPS = {
     if folder.is_dir() and folder.name != "local"
 }
 EXPERIMENTS = GROUPS.pop("experiment")  # each sets groups by itself
+GENERATOR = {name: GROUPS.pop(name) for name in ("engine", "sampler", "cluster")}
 # one composition checks one option of every group: the n-th of each
 N_ROUND = max(len(options) for options in GROUPS.values())
 
@@ -48,6 +49,29 @@ def test_every_option_of_every_group_is_valid(n, tmp_path):
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_is_valid(experiment, tmp_path):
     check_train(composed(f"experiment={experiment}", f"data.root={tmp_path}"))
+
+
+@pytest.mark.parametrize(
+    "override", [f"{group}={name}" for group, names in GENERATOR.items() for name in names]
+)
+def test_every_option_of_the_generator_is_valid(override):
+    given = [f"{key}=x" for key in ("structure", "output")]
+    missing = {
+        "sampler=harmonic": ["sampler.harmonic.calculator=emt"],
+        "sampler=md": ["sampler.md.calculator=emt"],
+        "sampler=substitute": ["sampler.substitute.elements={Si: [Ge]}"],
+    }.get(override, [])
+    check_generate(composed(override, "n=1", *given, *missing, name="generate"))
+
+
+def test_samplers_add_up_and_a_misspelt_engine_gets_the_nearest_name():
+    given = ["structure=x", "output=y", "n=1"]
+    config = composed("sampler=[strain,rattle]", *given, name="generate")
+    assert list(config["sampler"]) == ["strain", "rattle"]
+    with pytest.raises(ConfigError, match="Did you mean engine=pyscf"):
+        composed("engine=pyscff", *given, name="generate")
+    with pytest.raises(ConfigError, match=r"engine\.bassis is not a key"):
+        composed("engine.bassis=sto-3g", *given, name="generate")
 
 
 def test_every_key_of_a_group_has_a_comment_or_is_plain():

@@ -101,7 +101,7 @@ def test_a_foreign_folder_is_not_written_to(tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(DataError, match=r"holds thesis\.tex"):
         computed(tmp_path)
-    assert os.listdir(tmp_path) == ["thesis.tex"]
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_attempts_failures_and_the_report(tmp_path):

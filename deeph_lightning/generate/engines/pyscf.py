@@ -57,6 +57,8 @@ class PySCF:
         Charge, and number of unpaired electrons.
     kmesh
         k-points of self-consistency along each lattice vector.
+    ke_cutoff
+        Of the plane waves of densities in periodic cells, hartree; None: PySCF's estimate.
     overlap_threshold
         Pairs of atoms of a periodic cell end where their orbitals overlap by less.
     density_fit
@@ -92,7 +94,8 @@ class PySCF:
         charge: int = 0,
         spin: int = 0,
         kmesh: Sequence[int] = (1, 1, 1),
-        overlap_threshold: float = 1e-7,
+        ke_cutoff: float | None = None,
+        overlap_threshold: float = 1e-8,
         density_fit: bool = False,
         grid_level: int = 4,
         conv_tol_grad: float = 1e-8,
@@ -103,6 +106,7 @@ class PySCF:
         self.xc, self.basis, self.pseudo, self.ecp = xc, basis, pseudo, ecp
         self.method, self.relativity = method, relativity
         self.charge, self.spin, self.kmesh = charge, spin, tuple(kmesh)
+        self.ke_cutoff = ke_cutoff
         self.overlap_threshold, self.density_fit = overlap_threshold, density_fit
         self.grid_level, self.max_cycle = grid_level, max_cycle
         self.conv_tol_grad = conv_tol_grad
@@ -110,6 +114,7 @@ class PySCF:
         for key, is_right, expected in (
             ("kmesh", len(self.kmesh) == 3 and all(n >= 1 for n in self.kmesh),
              "three positive integers"),
+            ("ke_cutoff", ke_cutoff is None or ke_cutoff > 0, "a positive energy, hartree"),
             ("overlap_threshold", 0 < overlap_threshold < 0.1, "a number from 0 to 0.1"),
             ("grid_level", 0 <= grid_level <= 9, "0 to 9"),
             ("conv_tol_grad", conv_tol_grad > 0, "a positive energy, hartree"),
@@ -132,7 +137,7 @@ class PySCF:
         except (KeyError, ValueError) as error:
             msg = f"engine.xc = {self.xc!r}: PySCF does not know this functional ({error})."
             raise ConfigError(msg, key="engine.xc") from None
-        kinds = {}
+        kinds: dict[tuple[Any, ...], Atoms] = {}
         for atoms in structures:
             kinds.setdefault((str(atoms.symbols), tuple(atoms.pbc)), atoms)
         for atoms in kinds.values():
@@ -164,9 +169,16 @@ class PySCF:
                 f"ecp, charge = {self.charge} and spin = {self.spin}."
             )
             raise ConfigError(msg, key="engine.basis") from None
+        if atoms.pbc.all():
+            from deeph_lightning.generate.engines.pyscf_periodic import check_mesh
 
-    def molecule(self, atoms: Atoms) -> Any:
-        """Return the ``Mole``, or ``Cell`` of a periodic structure, built."""
+            check_mesh(self, atoms)
+
+    def molecule(self, atoms: Atoms, *, only_basis: bool = False) -> Any:
+        """Return the ``Mole``, or ``Cell`` of a periodic structure, built.
+
+        With `only_basis` it may have any number of electrons.
+        """
         is_periodic = bool(atoms.pbc.all())
         module = _imported("pyscf.pbc.gto" if is_periodic else "pyscf.gto")
         mol = module.Cell() if is_periodic else module.Mole()
@@ -178,9 +190,10 @@ class PySCF:
         for key, value in (("pseudo", self.pseudo), ("ecp", self.ecp)):
             if value is not None:
                 setattr(mol, key, value if isinstance(value, str) else dict(value))
-        mol.charge, mol.spin = self.charge, self.spin
+        mol.charge, mol.spin = (0, None) if only_basis else (self.charge, self.spin)
         mol.verbose, mol.max_memory = 0, self.max_memory_MB
         if is_periodic:
+            mol.ke_cutoff = self.ke_cutoff
             mol.a = np.asarray(atoms.cell.array) / BOHR_ANGSTROM
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of missing optional parts of PySCF
@@ -193,9 +206,9 @@ class PySCF:
         if structure.pbc.all():
             from deeph_lightning.generate.engines.pyscf_periodic import compute
 
-            return compute(self, mol, structure, attempt)
+            return compute(self, mol, structure, folder, attempt)
         mf = self._mean_field(mol)
-        self.converge(mf, structure, attempt)
+        self.converge(mf, structure, folder, attempt)
         return self._system(mf, mol, structure)
 
     def _mean_field(self, mol: Any) -> Any:
@@ -211,7 +224,7 @@ class PySCF:
         mf.grids.level = self.grid_level
         return mf
 
-    def converge(self, mf: Any, structure: Atoms, attempt: int) -> None:
+    def converge(self, mf: Any, structure: Atoms, folder: Path, attempt: int) -> None:
         """Bring a method of PySCF to self-consistency, by one of three ways.
 
         Raises
@@ -219,7 +232,7 @@ class PySCF:
         NotConvergedError
             It does not get there.
         """
-        mf.chkfile = None
+        mf.chkfile = str(folder / "scf.chk")
         mf.conv_tol, mf.conv_tol_grad = CONV_TOL, self.conv_tol_grad
         mf.max_cycle = self.max_cycle
         density = None
@@ -249,9 +262,7 @@ class PySCF:
             density = density[0] + density[1]
         elif self.method == "gks":
             _refuse_magnetic(density, mf.get_ovlp(), structure.info["name"])
-        basis, species = shells_of(
-            mol._bas, structure.get_chemical_symbols(), structure.info["name"]
-        )
+        basis, _ = shells_of(mol._bas, structure.get_chemical_symbols(), structure.info["name"])
         pairs = all_pairs(len(structure))
         which = np.zeros(len(pairs), dtype=np.int64)
 
