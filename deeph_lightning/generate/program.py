@@ -25,7 +25,7 @@ from deeph_lightning.io.files import SAME_POSITION
 from deeph_lightning.io.formats import reader_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from ase import Atoms
 
@@ -54,6 +54,32 @@ def existing_files(files: Mapping[str, str], key: str) -> dict[str, Path]:
 def digests(paths: Iterable[Path]) -> dict[str, str]:
     """Return a hash of each file by its name."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Join settings of a program; the last layer that has a key counts.
+
+    Keys are the same that differ in case, ``.``, ``-`` and ``_`` only. What is nested is
+    joined by dots: ``{"scf": {"maxIter": 9}}`` is ``scf.maxIter``, as in a configuration.
+    """
+    found: dict[str, tuple[str, Any]] = {}
+    for layer in layers:
+        for name, value in _flat(layer):
+            key = _plain(name)
+            found[key] = (name, value)
+    return dict(found.values())
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[._-]", "", name).lower()
 
 
 def check_command(command: str, key: str = "engine.command") -> None:
@@ -93,8 +119,8 @@ def check_settings(
     if len(kmesh) != 3 or any(n < 1 for n in kmesh):
         msg = f"engine.kmesh = {list(kmesh)}: expected three positive integers."
         raise ConfigError(msg, key="engine.kmesh")
-    for name in parameters:
-        if re.sub(r"[._-]", "", name).lower() in own:
+    for name, _ in _flat(parameters):
+        if _plain(name) in own:
             msg = (
                 f"engine.parameters.{name}: this key of {code} is set by the engine. Leave it "
                 f"out; structure, k-points, species and output of the matrices are not "

@@ -26,6 +26,7 @@ from deeph_lightning.generate.engines.fhi_aims import FHIaims
 from deeph_lightning.generate.engines.openmx import OpenMX
 from deeph_lightning.generate.engines.siesta import Siesta
 from deeph_lightning.generate.jobs import Job, compute
+from deeph_lightning.generate.program import merged
 from deeph_lightning.generate.run import Run
 from deeph_lightning.generate.structures import Sample
 from deeph_lightning.io.formats import SystemData, read_structure_folder
@@ -329,3 +330,8 @@ def test_real_output(
     assert found.atoms.get_chemical_symbols() == structure.get_chemical_symbols()
     own, expected = (eigenvalues(s.H, s.S, K)[0] for s in (found, system))
     assert np.abs(own - expected).max() < EIGENVALUE_DFT * max(1, np.abs(expected).max())
+
+
+def test_nested_parameters_and_those_of_the_attempt() -> None:
+    found = merged({"scf": {"Mixing.Type": "x", "maxIter": 9}}, {"SCF.mixing-type": "y"})
+    assert found == {"SCF.mixing-type": "y", "scf.maxIter": 9}

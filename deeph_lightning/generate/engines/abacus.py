@@ -14,6 +14,7 @@ from deeph_lightning.generate.program import (
     check_structures,
     digests,
     existing_files,
+    merged,
     read_result,
     start,
 )
@@ -99,8 +100,8 @@ class Abacus:
         """Compute one structure (see `engine.Engine`)."""
         for path in self._files():
             (folder / path.name).symlink_to(path)
-        settings = {**self.parameters, **MIXING[attempt], **FIXED,
-                    "pseudo_dir": "./", "orbital_dir": "./"}  # fmt: skip
+        folders = {"pseudo_dir": "./", "orbital_dir": "./"}
+        settings = merged(self.parameters, MIXING[attempt], FIXED, folders)
         lines = ["INPUT_PARAMETERS", *(f"{key} {value}" for key, value in settings.items())]
         (folder / "INPUT").write_text("\n".join(lines) + "\n")
         mesh = " ".join(map(str, self.kmesh))

@@ -14,6 +14,7 @@ from deeph_lightning.generate.program import (
     check_structures,
     digests,
     existing_files,
+    merged,
     read_result,
     start,
 )
@@ -87,7 +88,7 @@ class FHIaims:
 
     def control_text(self, structure: Atoms, attempt: int) -> str:
         """Return ``control.in`` of an attempt."""
-        settings = {**self.parameters, **MIXING[attempt]}
+        settings = merged(self.parameters, MIXING[attempt])
         if structure.pbc.any():
             settings["k_grid"] = " ".join(map(str, self.kmesh))
             settings["output_rs_matrices"] = "plain"

@@ -14,6 +14,7 @@ from deeph_lightning.generate.program import (
     check_structures,
     digests,
     existing_files,
+    merged,
     read_result,
     start,
 )
@@ -119,12 +120,15 @@ class OpenMX:
         """Return the input of an attempt."""
         symbols = structure.get_chemical_symbols()
         kinds = list(dict.fromkeys(symbols))
-        settings = {
-            **self.parameters, **MIXING[attempt], **FIXED,
-            "DATA.PATH": self.data_path, "scf.Kgrid": " ".join(map(str, self.kmesh)),
-            "Species.Number": len(kinds), "Atoms.Number": len(symbols),
-            "Atoms.SpeciesAndCoordinates.Unit": "Ang", "Atoms.UnitVectors.Unit": "Ang",
-        }  # fmt: skip
+        of_structure = {
+            "DATA.PATH": self.data_path,
+            "scf.Kgrid": " ".join(map(str, self.kmesh)),
+            "Species.Number": len(kinds),
+            "Atoms.Number": len(symbols),
+            "Atoms.SpeciesAndCoordinates.Unit": "Ang",
+            "Atoms.UnitVectors.Unit": "Ang",
+        }
+        settings = merged(self.parameters, MIXING[attempt], FIXED, of_structure)
         lines = [f"{key} {value}" for key, value in settings.items()]
         lines += _block(
             "Definition.of.Atomic.Species",

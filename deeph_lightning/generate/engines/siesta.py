@@ -13,6 +13,7 @@ from deeph_lightning.generate.program import (
     check_structures,
     digests,
     existing_files,
+    merged,
     read_result,
     start,
 )
@@ -102,9 +103,13 @@ class Siesta:
         """Return the input of an attempt."""
         symbols = structure.get_chemical_symbols()
         kinds = list(dict.fromkeys(symbols))
-        settings = {**self.parameters, **MIXING[attempt], **FIXED,
-                    "NumberOfAtoms": len(symbols), "NumberOfSpecies": len(kinds),
-                    "LatticeConstant": "1.0 Ang", "AtomicCoordinatesFormat": "Ang"}  # fmt: skip
+        of_structure = {
+            "NumberOfAtoms": len(symbols),
+            "NumberOfSpecies": len(kinds),
+            "LatticeConstant": "1.0 Ang",
+            "AtomicCoordinatesFormat": "Ang",
+        }
+        settings = merged(self.parameters, MIXING[attempt], FIXED, of_structure)
         lines = [f"{key} {value}" for key, value in settings.items()]
         species = [f"{n} {atomic_numbers[x]} {x}" for n, x in enumerate(kinds, 1)]
         lines += _block("ChemicalSpeciesLabel", species)
