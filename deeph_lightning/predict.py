@@ -135,7 +135,9 @@ def _work(
     except DeepHError as error:
         failure = error
     if ranks.total(float(failure is not None)):
-        raise failure or DataError("stopped: see the message of another process")
+        if failure is None or not helpers.is_first:
+            raise SystemExit(2)  # another process says why
+        raise failure
     shares = 1 if helpers.size > 1 else ranks.size
     check_disk(Path(config["output"]), ranks.total(sum(sizes)) * shares / ranks.size)
     if config["estimate"] and work and helpers.is_first:
