@@ -83,9 +83,8 @@ class Hermitian:
         n = int(row_block[-1]) + 1
         first = np.searchsorted(row_block, np.arange(n))  # of the rows of each block
         starts, lengths = indptr[first], indptr[first + 1] - indptr[first]
-        at = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(
-            lengths.sum()
-        )
+        before = np.repeat(starts - np.cumsum(lengths) + lengths, lengths)
+        at = before + np.arange(len(before))
         rows, columns = np.repeat(np.arange(n), lengths), row_block[indices[at]]
         codes = np.unique(rows * n + columns)
         rows, columns = np.divmod(codes, n)

@@ -50,7 +50,7 @@ def density_of_states(
             label = None if channel else name
             ax.plot(x, sign * parts[name][channel], color=colour, lw=0.8, label=label)
     if order:
-        ax.legend(loc="upper left", ncols=2)
+        ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4)
     ax.axvline(0.0, color=BLACK, lw=0.4, ls=":", zorder=0)
     ax.set_xlim(x[0], x[-1])
     if len(np.asarray(total)) == 1:
@@ -74,5 +74,5 @@ def second_density(
             np.asarray(energies_eV), sign * curve, color=PREDICTION_COLOUR, ls="--", lw=0.8,
             label=label,
         )  # fmt: skip
-    ax.legend(loc="upper left")
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4)
     return ax
