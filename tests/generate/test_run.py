@@ -167,6 +167,8 @@ def test_a_killed_run_goes_on(tmp_path):
         np.testing.assert_allclose(found.atoms.positions, sample.atoms.positions, atol=1e-12)
 
 
+# the cluster that is refused complains of itself when it is collected
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_jobs_of_slurm_carry_their_options():
     pytest.importorskip("dask_jobqueue")
     options = {"queue": "long", "cores": 2, "processes": 2, "memory": "4GB", "account": None}
