@@ -62,7 +62,7 @@ def estimate(structure: PartedStructure) -> Estimate:
     blocks = 8.0 * (int(graph.hopping_offsets[-1]) + int(graph.onsite_offsets[-1]))
     features = predictor.network.bytes_per_edge * len(graph.edge_pair)
     n_network = len(predictor.networks)
-    copies = 2 if n_network == 1 else 4
+    copies = 4 if n_network == 1 else 6  # flat results, sorted, and statistics in float64
     return Estimate(
         n_atom=whole.n_atom,
         n_pair=whole.n_pair,
