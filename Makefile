@@ -14,7 +14,7 @@ ARGS ?=
 TORCH ?= $(if $(shell command -v nvidia-smi),torch>=2.13,torch==2.13.0)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup scatter train test test-all lint fmt type arch bench docs doctor clean
+.PHONY: help setup scatter train test test-all lint fmt type arch bench bench-long docs doctor clean
 # a target whose recipe failed half-way is not ready
 .DELETE_ON_ERROR:
 
@@ -55,8 +55,14 @@ arch: $(VENV)/.ready-dev ## check the direction of imports
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.ready ## time networks and layers, write docs/benchmarks.md
-	$(BIN)/python scripts/bench_training.py --json outputs/bench/training.json $(ARGS)
-	$(BIN)/python scripts/bench_layers.py --json outputs/bench/layers.json
+	$(BIN)/python scripts/bench_training.py --json docs/measured/training.json $(ARGS)
+	$(BIN)/python scripts/bench_layers.py --json docs/measured/layers.json
+	$(BIN)/python scripts/make_benchmark_tables.py
+
+bench-long: $(VENV)/.ready ## train the networks side by side, about two hours, write docs/benchmarks.md
+	$(BIN)/python scripts/bench_accuracy.py --json docs/measured/accuracy.json
+	$(BIN)/python scripts/bench_accuracy.py --runs elct deeph_e3 --minutes 3 \
+	  --structures 1 2 4 8 16 32 57 --json docs/measured/structures.json
 	$(BIN)/python scripts/make_benchmark_tables.py
 
 docs: $(VENV)/.ready-docs ## build the documentation into site/, warnings are errors

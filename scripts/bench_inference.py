@@ -19,11 +19,9 @@ from pathlib import Path
 
 import ase.io
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from bench_report import Table, report
 
 from deeph_lightning.generate.twisted import twisted_bilayer
-from deeph_lightning.training.environment import environment_record, write_json
 
 
 def main() -> None:
@@ -41,7 +39,7 @@ def main() -> None:
     exponent = (
         float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0]) if len(rows) > 1 else None
     )
-    report(rows, exponent, options.json)
+    report([table(rows, exponent)], options.json, structures=rows, exponent=exponent)
 
 
 def measure(m: int, checkpoint: str, threads: int) -> dict[str, float]:
@@ -52,12 +50,14 @@ def measure(m: int, checkpoint: str, threads: int) -> dict[str, float]:
         ase.io.write(f"{folder}/small", twisted_bilayer(1, 1), format="vasp", direct=True)
         start_seconds, _ = run(checkpoint, f"{folder}/small", f"{folder}/warm", threads)
         seconds, memory = run(checkpoint, f"{folder}/POSCAR", f"{folder}/out", threads)
+        output = sum(file.stat().st_size for file in Path(folder, "out").iterdir())
     return {
         "m": m,
         "atoms": len(atoms),
         "seconds": seconds,
         "start_seconds": start_seconds,
         "peak_rss_GB": memory / 1e9,
+        "output_GB": output / 1e9,
     }
 
 
@@ -75,19 +75,13 @@ def run(checkpoint: str, structure: str, output: str, threads: int) -> tuple[flo
     return time.perf_counter() - start, 1024.0 * usage.ru_maxrss
 
 
-def report(rows: list[dict[str, float]], exponent: float | None, file: Path | None) -> None:
-    """Print the table and write the JSON."""
-    table = Table("atoms", "seconds", "of them to start", "peak RSS (GB)")
-    for row in rows:
-        numbers = (row["seconds"], row["start_seconds"], row["peak_rss_GB"])
-        table.add_row(str(row["atoms"]), *(f"{number:.2f}" for number in numbers))
-    console = Console()
-    console.print(table)
-    if exponent is not None:
-        console.print(f"time without the start grows as atoms^{exponent:.3f}")
-    if file is not None:
-        write_json(file, environment_record(structures=rows, exponent=exponent))
-        console.print(f"wrote {file}")
+def table(rows: list[dict[str, float]], exponent: float | None) -> Table:
+    """Lay out the measurements."""
+    header = ["atoms", "seconds", "of them to start", "peak RSS (GB)", "output (GB)"]
+    keys = ("seconds", "start_seconds", "peak_rss_GB", "output_GB")
+    cells = [[f"{row['atoms']}", *(f"{row[key]:.2f}" for key in keys)] for row in rows]
+    note = "" if exponent is None else f"Time without the start grows as atoms^{exponent:.3f}."
+    return Table("Prediction of twisted bilayers, files included", header, cells, note)
 
 
 if __name__ == "__main__":

@@ -64,9 +64,9 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--degrees", type=int, nargs="+", default=[2, 4, 6])
-    parser.add_argument("--channels", type=int, default=16)
-    parser.add_argument("--pairs", type=int, default=256)
-    parser.add_argument("--repeat", type=int, default=15, help="timed calls of each layer")
+    parser.add_argument("--channels", type=int, default=32)
+    parser.add_argument("--pairs", type=int, default=512)
+    parser.add_argument("--repeat", type=int, default=7, help="timed calls of each layer")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, help="CPU threads; default: torch's choice")
     parser.add_argument("--json", type=Path, help="file to write")

@@ -101,10 +101,13 @@ def shipped_batch(option: str, n_structure: int) -> tuple[HamiltonianModel, list
 def training_step(
     model: HamiltonianModel, graphs: list[Graph], device: torch.device, *, is_mixed: bool
 ) -> Callable[[], object]:
-    """Return a call that does forward, mean absolute error, backward and AdamW once."""
+    """Return a call that does forward, mean absolute error, backward and AdamW once.
+
+    AdamW, as the peers have it, is fused into one kernel for every network.
+    """
     model.to(device)
     graph = collate(graphs).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)

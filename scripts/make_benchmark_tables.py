@@ -1,4 +1,4 @@
-"""Write the tables of ``docs/benchmarks.md`` from the files of ``outputs/bench``.
+"""Write the tables of ``docs/benchmarks.md`` from the files of ``docs/measured``.
 
 python scripts/make_benchmark_tables.py
 """
@@ -10,13 +10,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
+MEASURED = ROOT / "docs" / "measured"
 MARK = "<!-- tables: made by scripts/make_benchmark_tables.py -->\n"
 
 
 def main() -> None:
-    """Write the tables of every file found, in the order of their names."""
+    """Write tables and figures of every file found, in the order of their names."""
     head = PAGE.read_text(encoding="utf-8").split(MARK)[0]
-    files = sorted((ROOT / "outputs" / "bench").glob("*.json"))
+    files = sorted(MEASURED.glob("*.json"))
     PAGE.write_text(head + MARK + "".join(section(file) for file in files), encoding="utf-8")
 
 
@@ -34,6 +35,8 @@ def section(file: Path) -> str:
         parts.append("|" + "---|" * len(table["header"]) + "\n" + _markdown(table["rows"]))
         if table["note"]:
             parts.append(f"\n{table['note']}\n")
+    figures = sorted(MEASURED.glob(f"{file.stem}*.png"))
+    parts += [f"\n![{figure.stem}](measured/{figure.name})\n" for figure in figures]
     return "".join(parts)
 
 

@@ -14,7 +14,7 @@ from deeph_lightning.data.prepare import prepare_store
 from deeph_lightning.data.sampler import EdgeBudgetSampler
 from deeph_lightning.data.split import PARTS, limited, resolve_split
 from deeph_lightning.data.store import GraphStore
-from deeph_lightning.errors import ConfigError
+from deeph_lightning.errors import BasisMismatchError, ConfigError, DataError
 from deeph_lightning.io.source import Source, open_source
 
 if TYPE_CHECKING:
@@ -55,6 +55,9 @@ class HamiltonianDataModule(LightningDataModule):
         of the parts train, val and test; 0 reads and prepares every time.
     r_target_max
         Longest pair to learn, Å; None takes all. What that drops is reported.
+    overlap_root
+        Set of the same basis whose overlaps the learned ones are fitted to, where that trained
+        on has none; None takes those trained on.
     progress
         Show a bar while the store is made.
 
@@ -78,6 +81,7 @@ class HamiltonianDataModule(LightningDataModule):
         cache_dir: str | Path = "data/cache",
         cache_mb: float = 256.0,
         r_target_max: float | None = None,
+        overlap_root: str | Path | None = None,
         progress: bool = True,
     ) -> None:
         super().__init__()
@@ -96,6 +100,11 @@ class HamiltonianDataModule(LightningDataModule):
         place, stem = f"{self.root.resolve()} {r_target_max}", self.root.resolve().stem
         code = hashlib.sha256(place.encode()).hexdigest()[:8]
         self.store_path = Path(cache_dir).expanduser() / f"{stem}-{code}.h5"
+        self._overlaps = None
+        if overlap_root is not None:
+            self._overlaps = HamiltonianDataModule(
+                overlap_root, r_message, cache_dir=cache_dir, cache_mb=0.0, progress=progress
+            )
         self._source: Source | None = None
         self._datasets: dict[str, GraphDataset] | None = None
 
@@ -109,6 +118,8 @@ class HamiltonianDataModule(LightningDataModule):
             r_target_max=self.r_target_max,
             progress=self.progress,
         )
+        if self._overlaps is not None:
+            self._overlaps.prepare_data()
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
         """Open the store and find out which structures train, validate and test.
@@ -147,6 +158,35 @@ class HamiltonianDataModule(LightningDataModule):
     def train_graphs(self) -> Iterator[Graph]:
         """Iterate over the training structures one by one, in a fixed order."""
         dataset = self.dataset("train")
+        return (dataset[number] for number in range(len(dataset)))
+
+    def overlap_graphs(self) -> Iterator[Graph]:
+        """Iterate over the structures whose overlaps are to be learned.
+
+        Raises
+        ------
+        BasisMismatchError
+            ``overlap_root`` has another basis than the set.
+        DataError
+            It has no overlaps.
+        """
+        if self._overlaps is None:
+            return self.train_graphs()
+        store = GraphStore(self._overlaps.store_path)
+        here, there = (_shells(one.basis) for one in (self.store, store))
+        if here != there:
+            raise BasisMismatchError(
+                f"data.overlap_root = {self._overlaps.root}: its basis is {there}, that of "
+                f"{self.root} is {here}.\n  Give a set of the same orbitals.",
+                path=self._overlaps.root,
+            )
+        if not store.report["n_with_overlap"]:
+            raise DataError(
+                f"data.overlap_root = {self._overlaps.root}: has no overlaps.\n  Give a set "
+                "with overlap.h5, or none.",
+                path=self._overlaps.root,
+            )
+        dataset = GraphDataset(store, store.names, self.r_message, cache_mb=0.0)
         return (dataset[number] for number in range(len(dataset)))
 
     @property
@@ -235,3 +275,7 @@ class HamiltonianDataModule(LightningDataModule):
     ) -> Graph:
         """Copy a batch; from page-locked memory that goes on while the GPU computes."""
         return batch.to(device, non_blocking=device.type == "cuda")
+
+
+def _shells(basis: OrbitalBasis) -> dict[str, list[int]]:
+    return {label: list(shells) for label, shells in basis.shells.items()}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT = "deeph_lightning graph store"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _UNITS = {
     "position": "angstrom",

@@ -7,6 +7,7 @@ A format is known by the content of its files. To add one: a module with the fun
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
+from deeph_lightning.core.cells import cells_of_blocks, with_cells_of_atoms
 from deeph_lightning.core.checks import (
     TOL_HERMITIAN_H,
     TOL_HERMITIAN_S,
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from deeph_lightning.core.basis import OrbitalBasis
     from deeph_lightning.core.operator import Operator
     from deeph_lightning.io.code_output import Eigenvalues
+
+log = logging.getLogger(__name__)
 
 #: Module of each format, in the order in which they are tried.
 READERS = {
@@ -305,6 +309,9 @@ def find_systems(root: str | Path) -> list[Path]:
 def checked(system: SystemData, files: dict[str, Path]) -> SystemData:
     """Run the checks of `core.checks` on what was read, and return it.
 
+    Where a code folds atoms into the cell and the file of the structure does not, R of the
+    blocks are counted anew, with a warning.
+
     Parameters
     ----------
     system
@@ -320,7 +327,22 @@ def checked(system: SystemData, files: dict[str, Path]) -> SystemData:
         with in_file(files[key], system.name):
             _check_onsite(op)
             op.check_hermitian(tol, system.name)
+            setattr(system, key, _in_cells_of_atoms(op, files[key]))
     return system
+
+
+def _in_cells_of_atoms(op: Operator, file: Path) -> Operator:
+    """Count the cells of blocks from the atoms where they are; what changes is said."""
+    shifts = cells_of_blocks(op)
+    moved = np.flatnonzero(shifts.any(axis=1))
+    if not len(moved):
+        return op
+    log.warning(
+        "%s: structure '%s' has atom %d, and %d in all, in another cell than the blocks have "
+        "it; R of their pairs counted anew",
+        *(file, op.name, moved[0], len(moved)),
+    )
+    return with_cells_of_atoms(op, shifts)
 
 
 def _check_onsite(op: Operator) -> None:

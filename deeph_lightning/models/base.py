@@ -191,8 +191,15 @@ class HamiltonianModel(nn.Module):
             hidden = EdgeTensor(hidden.zero.to(self.dtype), hidden.rest.to(self.dtype))
             return self.hopping_head(hidden, frames.blocks, distance, graph, self.baseline)
 
-    def fit_statistics(self, graphs: Callable[[], Iterable[Graph]]) -> None:
-        """Fit baseline, target scales and overlaps to labelled graphs, once before training."""
+    def fit_statistics(
+        self,
+        graphs: Callable[[], Iterable[Graph]],
+        overlap_graphs: Callable[[], Iterable[Graph]] | None = None,
+    ) -> None:
+        """Fit baseline, target scales and overlaps to labelled graphs, once before training.
+
+        Overlaps to `overlap_graphs`, if these are others.
+        """
 
         def hopping(graph: Graph, labels: Tensor) -> dict:
             return self.hopping_head.coefficients(graph, self._shell_frames(graph), labels)
@@ -200,7 +207,9 @@ class HamiltonianModel(nn.Module):
         self.baseline.fit(
             graphs, lambda graph: hopping(graph, graph.H_hopping), self.onsite_head.coefficients
         )
-        self.overlap.fit(graphs, lambda graph: hopping(graph, graph.S_hopping))
+        self.overlap.fit(
+            overlap_graphs or graphs, lambda graph: hopping(graph, graph.S_hopping)
+        )
         self.domain.fit(graphs)
 
     def overlap_hopping(self, graph: Graph) -> Tensor:

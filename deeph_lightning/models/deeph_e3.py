@@ -282,10 +282,14 @@ class DeepHE3(HamiltonianModel):
 
         return Layout.of(most("natural"), most("unnatural"))
 
-    def fit_statistics(self, graphs: Callable[[], Iterable[Graph]]) -> None:
+    def fit_statistics(
+        self,
+        graphs: Callable[[], Iterable[Graph]],
+        overlap_graphs: Callable[[], Iterable[Graph]] | None = None,
+    ) -> None:
         """Fit baseline and target scales, unless the network gives H itself."""
         if self.statistics:
-            super().fit_statistics(graphs)
+            super().fit_statistics(graphs, overlap_graphs)
 
     def forward(
         self,

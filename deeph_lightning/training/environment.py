@@ -50,7 +50,15 @@ def set_threads(num_threads: int | None) -> None:
 def _devices() -> list[str]:
     if torch.cuda.is_available():
         return [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
-    return [platform.processor() or platform.machine()]
+    return [f"{_cpu_name()}, {os.cpu_count()} CPUs"]
+
+
+def _cpu_name() -> str:
+    """Return what Linux calls the processor, elsewhere its architecture."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def _commit() -> dict[str, Any]:

@@ -235,7 +235,7 @@ def _start_weights(
         log.info("starting from the weights of %s", start.weights)
     else:
         log.info("fitting the two-centre baseline")
-        module.model.fit_statistics(datamodule.train_graphs)
+        module.model.fit_statistics(datamodule.train_graphs, datamodule.overlap_graphs)
 
 
 def _make_trainer(config: Mapping[str, Any], run_dir: Path) -> Trainer:

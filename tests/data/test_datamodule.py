@@ -6,18 +6,21 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from deeph_lightning.core.basis import OrbitalBasis
 from deeph_lightning.data.datamodule import HamiltonianDataModule
-from deeph_lightning.errors import ConfigError, DataError
+from deeph_lightning.errors import BasisMismatchError, ConfigError, DataError
 from deeph_lightning.io.formats import write_structure_folder
 from tests.data.sets import random_system
-from tests.systems import BASIS
+from tests.systems import BASIS, random_atoms, random_operator
 
 if TYPE_CHECKING:
     from deeph_lightning.data.graph import Graph
@@ -77,6 +80,27 @@ def test_loaders_give_the_parts(root: Path, cache: Path) -> None:
     assert all(g.n_graph == 1 for g in data.test_dataloader())
     assert max(g.n_graph for g in data.train_dataloader()) > 1
     assert all(g.n_graph == 1 or g.n_target <= 400 for g in data.train_dataloader())
+
+
+def test_overlaps_of_another_set(root: Path, cache: Path, tmp_path: Path) -> None:
+    """Those of a set of the same basis are learned in place of the own; of no other basis."""
+    bare, other = tmp_path / "bare", tmp_path / "other"
+    for seed in range(3):
+        write_structure_folder(replace(random_system(seed), S=None), bare / f"bare_{seed}")
+    parts = {"train": ["bare_0"], "val": ["bare_1"], "test": ["bare_2"]}
+    data = make(bare, cache, split=parts, overlap_root=root)
+    assert [g.name for g in data.train_graphs()] != [g.name for g in data.overlap_graphs()]
+    assert all(g.S_hopping is None for g in data.train_graphs())
+    assert sum(g.S_hopping is not None for g in data.overlap_graphs()) == N
+    with pytest.raises(DataError, match=r"bare: has no overlaps"):
+        make(root, cache, overlap_root=bare).overlap_graphs()
+    rng = np.random.default_rng(0)
+    atoms, basis = random_atoms(rng, 1), OrbitalBasis({"C": (0,)})
+    H, S = (random_operator(rng, atoms, basis) for _ in range(2))
+    system = replace(random_system(0), atoms=atoms, basis=basis, H=H, S=S.replace(unit="1"))
+    write_structure_folder(system, other / "s_only")
+    with pytest.raises(BasisMismatchError, match=r"the same orbitals"):
+        make(root, cache, overlap_root=other).overlap_graphs()
 
 
 def test_order_without_shuffling(root: Path, cache: Path) -> None:

@@ -154,7 +154,7 @@ def test_store_of_another_version_is_made_again(tmp_path: Path) -> None:
     build(path, ToySource(2)).close()
     with h5py.File(path, "r+") as file:
         file.attrs["schema_version"] = 99
-    with pytest.raises(SchemaError, match="version 99, this program reads version 1"):
+    with pytest.raises(SchemaError, match="version 99, this program reads version 2"):
         GraphStore(path)
     assert len(build(path, ToySource(2))) == 2
 

@@ -71,7 +71,7 @@ class TinyModel(HamiltonianModel):
         self.onsite = nn.Linear(width, 1 + 16 + 16)
         self.register_buffer("mean", torch.zeros(1))
 
-    def fit_statistics(self, graphs) -> None:
+    def fit_statistics(self, graphs, overlap_graphs) -> None:
         """Take the mean of all onsite entries."""
         values = torch.cat([graph.H_onsite for graph in graphs()])
         self.mean = values.mean().reshape(1).to(self.mean.dtype)
@@ -126,6 +126,10 @@ class TinyData(LightningDataModule):
         self.basis = OrbitalBasis({k: tuple(v) for k, v in BASIS.items()})
         self.r_target, self.fingerprint, self.n_electrons = R_TARGET, "tiny", None
         self.n_train, self.seed, self.is_spinful = n_train, seed, False
+
+    def overlap_graphs(self):
+        """Iterate over the same."""
+        return self.train_graphs()
 
     def train_graphs(self):
         """Iterate over the training set."""

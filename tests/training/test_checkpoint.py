@@ -10,6 +10,7 @@ import torch
 
 from deeph_lightning.errors import CheckpointError, ConfigError
 from deeph_lightning.training.checkpoint import (
+    FORMAT,
     AtomicCheckpointIO,
     find_last,
     load_model,
@@ -44,7 +45,7 @@ def altered(trained, tmp_path):
 def test_a_checkpoint_is_plain_and_says_what_it_is(trained):
     checkpoint = torch.load(trained.run_dir / "checkpoints" / "best.ckpt", weights_only=True)
     record = checkpoint["deeph"]
-    assert record["format"] == 1
+    assert record["format"] == FORMAT
     assert record["basis"] == {"A": [0], "B": [0, 1]}
     assert record["r_target"]["A-B"] == 4.0
     assert record["r_message"] == 3.0

@@ -1,0 +1,195 @@
+"""Test error against training time, and against the number of training structures.
+
+    python scripts/bench_accuracy.py --minutes 30
+    python scripts/bench_accuracy.py --minutes 4 --structures 1 2 4 8 16 32 57 --serial
+    python scripts/bench_accuracy.py --runs elct deeph_e3 --json outputs/bench/accuracy.json
+
+Every run is the training command itself with the recipe of its network, on the shipped
+graphene set; its number of epochs is chosen so that it ends after ``--minutes``, from the time
+that a few steps take. The networks train side by side, one thread each, so that what else the
+machine does strikes all of them; ``--serial`` trains one after the other. `elct` is the default
+recipe, `deeph_e3` has the baseline, scales and loss of ELCT, `deeph_e3_published` those of its
+paper: between the first two lies the share of the network, between the last two that of the
+data treatment. Minutes are those of the processor that the process had, validation included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bench_report import Table, report
+
+from deeph_lightning.report.history import TIME, VALIDATION, read_history
+from deeph_lightning.viz import style
+
+RUNS = {
+    "elct": ["model=elct"],
+    "deeph_e3": ["experiment=deeph_e3"],
+    "deeph_e3_published": ["experiment=deeph_e3_published"],
+}
+N_TRAIN = 57  # of the shipped set
+_COLOURS = dict(zip(RUNS, (style.BLUE, style.VERMILION, style.GREY), strict=True))
+_PROBE_STEPS, _N_VALIDATION = 8, 20
+
+
+def main() -> None:
+    """Train, tabulate, draw and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS))
+    parser.add_argument("--minutes", type=float, default=30.0, help="of each training")
+    parser.add_argument("--structures", nargs="+", type=int, default=[N_TRAIN])
+    parser.add_argument("--threads", type=int, default=1, help="of each training")
+    parser.add_argument("--serial", action="store_true", help="one training after the other")
+    parser.add_argument("--folder", type=Path, default=Path("outputs/bench/accuracy"))
+    parser.add_argument("--json", type=Path, help="file to write; figures lie beside it")
+    options = parser.parse_args()
+
+    jobs = [(name, n) for n in options.structures for name in options.runs]
+    groups = [[job] for job in jobs] if options.serial else [
+        [job for job in jobs if job[1] == n] for n in options.structures
+    ]  # fmt: skip
+    results: list[dict[str, Any]] = []
+    for group in groups:
+        results += side_by_side(group, options)
+    tables = [table(results, options)]
+    stem = (options.json or options.folder / "accuracy.json").with_suffix("")
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    draw_curves([r for r in results if r["structures"] == max(options.structures)], stem)
+    if len(options.structures) > 1:
+        draw_efficiency(results, stem.with_name(f"{stem.name}_structures"))
+    report(tables, options.json, runs=results, minutes=options.minutes)
+
+
+def side_by_side(
+    group: list[tuple[str, int]], options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Train the networks of a group at the same time; return what each reached."""
+    results: dict[int, dict[str, Any]] = {}
+    barrier = threading.Barrier(len(group))
+
+    def work(index: int) -> None:
+        name, n_structure = group[index]
+        probe = train(name, n_structure, options, "probe", [
+            *("trainer.max_epochs=1", f"trainer.limit_train_batches={_PROBE_STEPS}"),
+            *("trainer.limit_val_batches=1", "test=false"),
+        ])  # fmt: skip
+        # the first step also builds tables; the mean over few steps is a little too long
+        n_step = min(_PROBE_STEPS, n_structure)
+        epoch_s = probe["train_s"] / n_step * n_structure * probe["cpu_share"]
+        n_epoch = max(1, round(60.0 * options.minutes / epoch_s))
+        barrier.wait()
+        every = max(1, n_epoch // _N_VALIDATION)
+        results[index] = train(name, n_structure, options, "run", [
+            f"trainer.max_epochs={n_epoch}", f"trainer.check_val_every_n_epoch={every}",
+        ])  # fmt: skip
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(group))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if len(results) < len(group):
+        raise SystemExit("a training failed; its messages are above")
+    return [results[index] for index in range(len(group))]
+
+
+def train(
+    name: str, n_structure: int, options: argparse.Namespace, kind: str, overrides: list[str]
+) -> dict[str, Any]:
+    """Run the training command; return its metrics, its curve and its share of a processor."""
+    folder = options.folder / f"{name}_{n_structure}_{kind}"
+    command = [
+        *(sys.executable, "-m", "deeph_lightning.train", *RUNS[name], *overrides),
+        *(f"data.limit_train={n_structure}", f"trainer.num_threads={options.threads}"),
+        *("trainer.accelerator=cpu", f"paths.output_root={folder}"),
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"failed: {' '.join(command)}")
+    share = (usage.ru_utime + usage.ru_stime) / (time.perf_counter() - start)
+    run = max(folder.glob("train/*/*"), key=lambda path: path.stat().st_mtime)
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    history = read_history(run / "metrics.csv")
+    step, error = history.series(VALIDATION)
+    at, elapsed = history.series(TIME)
+    minutes = share / options.threads / 60.0 * np.interp(step, at, elapsed)
+    return {
+        "run": name,
+        "structures": n_structure,
+        "cpu_share": min(1.0, share / options.threads),
+        "train_s": metrics["time/train_s"],
+        "curve_minutes": minutes.tolist(),
+        "curve_val_H_mae_meV": error.tolist(),
+    } | {key: value for key, value in metrics.items() if key.startswith(("test/", "model/"))}
+
+
+def table(results: list[dict[str, Any]], options: argparse.Namespace) -> Table:
+    """Lay out what each training reached."""
+    header = [
+        "run", "parameters", "training structures", "minutes", "test H MAE (meV)", "3x3", "4x4",
+        "onsite", "hopping", "bands MAE (meV)",
+    ]  # fmt: skip
+    keys = [
+        "test/H_mae_meV", "test/C18/H_mae_meV", "test/C32/H_mae_meV", "test/H_onsite_mae_meV",
+        "test/H_hopping_mae_meV", "test/bands_mae_meV",
+    ]  # fmt: skip
+    rows = []
+    for result in results:
+        minutes = result["cpu_share"] * result["train_s"] / 60.0
+        rows.append([
+            result["run"], f"{result['model/parameters']:,.0f}", str(result["structures"]),
+            f"{minutes:.1f}", *(f"{result[key]:.3g}" for key in keys),
+        ])  # fmt: skip
+    together = "one after the other" if options.serial else "side by side"
+    note = f"{options.threads} thread(s) each, {together}; minutes of processor time."
+    return Table("Accuracy, graphene", header, rows, note)
+
+
+def draw_curves(results: list[dict[str, Any]], stem: Path) -> None:
+    """Draw the validation error over time, and the test error at its end."""
+    with style.paper_style():
+        figure = style.new_figure(style.SINGLE_COLUMN_MM, 60.0)
+        axes = figure.add_subplot()
+        for result in results:
+            colour = _COLOURS[result["run"]]
+            x, y = result["curve_minutes"], result["curve_val_H_mae_meV"]
+            axes.plot(x, y, color=colour, label=result["run"])
+            axes.plot(x[-1:], [result["test/H_mae_meV"]], "o", color=colour)
+        axes.set(
+            yscale="log", xlabel="training time (min)", ylabel="MAE of H (meV)",
+            xlim=(0, None), title="validation, structures as trained on; dots: test",
+        )  # fmt: skip
+        axes.legend()
+        style.save_figure(figure, stem)
+
+
+def draw_efficiency(results: list[dict[str, Any]], stem: Path) -> None:
+    """Draw the test error over the number of training structures."""
+    with style.paper_style():
+        figure = style.new_figure(style.SINGLE_COLUMN_MM, 60.0)
+        axes = figure.add_subplot()
+        for name in dict.fromkeys(result["run"] for result in results):
+            points = [r for r in results if r["run"] == name]
+            x = [r["structures"] for r in points]
+            axes.plot(x, [r["test/H_mae_meV"] for r in points], "o-",
+                      color=_COLOURS[name], label=name)  # fmt: skip
+        axes.set(xscale="log", yscale="log", xlabel="training structures",
+                 ylabel="test MAE of H (meV)")  # fmt: skip
+        axes.legend()
+        style.save_figure(figure, stem)
+
+
+if __name__ == "__main__":
+    main()
