@@ -248,8 +248,16 @@ def _moments(
     seed: int,
     k: FloatArray,
 ) -> list[FloatArray]:
-    scales = (centre, half_width, n_moments, n_vectors)
-    return [moments_at(*prepared.at(point), group, *scales, seed=seed, k=point) for point in k]
+    found = []
+    for point in k:
+        matrices, inverse = prepared.at(point)
+        found.append(
+            moments_at(
+                matrices, inverse, group, centre, half_width, n_moments, n_vectors,
+                seed=seed, k=point,
+            )
+        )  # fmt: skip
+    return found
 
 
 def moments_at(
