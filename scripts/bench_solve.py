@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--library", nargs="+", default=["pardiso"])
     parser.add_argument("--k", type=float, nargs=3, default=[0.0, 0.0, 0.0])
     parser.add_argument("--energy", type=float, default=0.0, help="eV, where states are sought")
+    parser.add_argument("--count", action="store_true", help="count the states below, too")
     parser.add_argument("--states", type=int, default=20)
     parser.add_argument("--moments", type=int, default=0, help="Chebyshev moments instead")
     parser.add_argument("--vectors", type=int, default=1)
@@ -57,6 +58,7 @@ def run(folder: str, library: str, options: argparse.Namespace) -> dict[str, Any
     """Measure one folder in a process of its own."""
     words = [sys.executable, __file__, folder, "--one", "--library", library]
     words += ["--k", *map(str, options.k)]
+    words += ["--count"] if options.count else []
     for key in ("energy", "states", "moments", "vectors"):
         words += [f"--{key}", str(getattr(options, key))]
     threads = {key: str(options.threads) for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
@@ -85,7 +87,7 @@ class Clock:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Solve one structure."""
     from deeph_lightning.io.formats import read_structure_folder
-    from deeph_lightning.solve.factorisation import factorisations
+    from deeph_lightning.solve.factorisation import factorisation
     from deeph_lightning.solve.pencil import Pencil
     from deeph_lightning.solve.system import electronic_system
 
@@ -103,11 +105,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "is_complex": matrices.H.is_complex,
         "matrix_entries": len(matrices.H.upper.data),
     }
-    make = factorisations(options.library[0], is_complex=matrices.H.is_complex)[0]
+    kind = {"is_complex": matrices.H.is_complex, "counts": options.count}
+    factors = factorisation(options.library[0], **kind)
     if options.moments:
         row |= moments(pencil, matrices, options, clock)
     else:
-        row |= states(pencil, matrices, make(), options, clock)
+        row |= states(pencil, matrices, factors, options, clock)
     row["seconds"] = {step: wall for step, (wall, _) in clock.steps.items()}
     row["cpu_seconds"] = {step: cpu for step, (_, cpu) in clock.steps.items()}
     row["peak_rss_GB"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
@@ -132,7 +135,7 @@ def states(
     return {
         "estimated_GB": needed / 1e9,
         "factor_entries": factors.n_entries(),
-        "states_below": factors.n_negative(),
+        "states_below": factors.n_negative() if options.count else None,
         "relative_residual": error,
         "residual_eV": found.residual,
         "energies_eV": found.energies.tolist(),

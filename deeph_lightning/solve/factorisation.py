@@ -4,9 +4,10 @@ By Sylvester's law of inertia, ``A = L D L^dagger`` has as many negative eigenva
 What the libraries give:
 
 pardiso (MKL, by pypardiso)
-    Bunch-Kaufman ``L D L^T`` of real symmetric matrices. Complex Hermitian ones first with
-    diagonal pivots, which count too; where these are not accurate, as the real symmetric
-    matrix of twice the size.
+    Bunch-Kaufman ``L D L^T`` of real symmetric matrices with the inertia. Complex Hermitian
+    ones are solved as they are, but counted as the real symmetric matrix of twice the size:
+    PARDISO tells the inertia of a complex matrix for diagonal pivots only, which at energies
+    inside the spectrum are not accurate.
 mumps (by python-mumps)
     Bunch-Kaufman of real symmetric matrices, complex ones always as real ones of twice the
     size.
@@ -32,8 +33,6 @@ from deeph_lightning.errors import MissingDependencyError, PhysicsError
 from deeph_lightning.solve.pardiso import Pardiso
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from deeph_lightning.solve.pencil import Hermitian
@@ -178,9 +177,14 @@ def _doubled(A: Hermitian) -> Hermitian:
     """Return ``[[a, -b], [b, a]]`` in place of every element ``a + ib``."""
     from deeph_lightning.solve.pencil import Hermitian as Matrix
 
-    rotation = np.array([[0.0, -1.0], [1.0, 0.0]])
-    matrix = sparse.kron(A.upper.real, np.eye(2)) + sparse.kron(A.upper.imag, rotation)
-    return Matrix(sparse.triu(sparse.csr_array(matrix), format="csr"))
+    upper = A.upper
+    re, im = upper.data.real, upper.data.imag
+    blocks = np.stack((re, -im, im, re), axis=1).reshape(-1, 2, 2)
+    # zeros stay: the pattern must be that of every matrix of a pencil
+    matrix = sparse.bsr_array(
+        (blocks, upper.indices, upper.indptr), shape=(2 * A.shape[0],) * 2
+    )
+    return Matrix(sparse.triu(matrix.tocsr(), format="csr"))
 
 
 #: Python module of each library, fastest first; None is part of scipy.
@@ -217,8 +221,8 @@ def library(name: str = "auto") -> str:
     return name
 
 
-def factorisations(name: str, *, is_complex: bool) -> list[Callable[[], Factorisation]]:
-    """Return what to try for one kind of matrix, the fastest first.
+def factorisation(name: str, *, is_complex: bool, counts: bool) -> Factorisation:
+    """Return a factorisation of one kind of matrix.
 
     Parameters
     ----------
@@ -226,15 +230,15 @@ def factorisations(name: str, *, is_complex: bool) -> list[Callable[[], Factoris
         See `library`.
     is_complex
         Matrices are complex Hermitian, not real symmetric.
+    counts
+        `n_negative` will be asked for.
     """
     name = library(name)
     if name == "superlu":
-        return [SuperLU]
+        return SuperLU()
     if name == "mumps":
-        return [lambda: Doubled(Mumps()) if is_complex else Mumps()]
-    if is_complex:
-        return [lambda: Pardiso(True), lambda: Doubled(Pardiso(False))]
-    return [lambda: Pardiso(False)]
+        return Doubled(Mumps()) if is_complex else Mumps()
+    return Doubled(Pardiso(False)) if is_complex and counts else Pardiso(is_complex)
 
 
 def residual(factors: Factorisation, A: Hermitian) -> float:

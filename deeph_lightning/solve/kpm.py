@@ -20,7 +20,7 @@ from scipy import optimize
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from deeph_lightning.errors import PhysicsError
-from deeph_lightning.solve.factorisation import MAX_RESIDUAL, factorisations, library, residual
+from deeph_lightning.solve.factorisation import MAX_RESIDUAL, factorisation, library, residual
 from deeph_lightning.solve.kloop import map_k
 from deeph_lightning.solve.levels import FloatArray
 from deeph_lightning.solve.memory import check_memory
@@ -167,7 +167,7 @@ def overlap_inverse(
     matrices: PencilAtK, pencil: Pencil, name: str, limit: float | None = None
 ) -> Callable[[NDArray[Any]], NDArray[Any]]:
     """Return the function that applies the inverse of S (arguments of `chebyshev_dos`)."""
-    factors = factorisations(name, is_complex=matrices.S.is_complex)[0]()
+    factors = factorisation(name, is_complex=matrices.S.is_complex, counts=False)
     check_memory(
         factors.analyse(matrices.S, pencil.row_block),
         f"structure '{pencil.name}': factorising S of {pencil.n_orb} orbitals with {name}",
@@ -248,8 +248,16 @@ def _moments(
     seed: int,
     k: FloatArray,
 ) -> list[FloatArray]:
-    scales = (centre, half_width, n_moments, n_vectors)
-    return [moments_at(*prepared.at(point), group, *scales, seed=seed, k=point) for point in k]
+    found = []
+    for point in k:
+        matrices, inverse = prepared.at(point)
+        found.append(
+            moments_at(
+                matrices, inverse, group, centre, half_width, n_moments, n_vectors,
+                seed=seed, k=point,
+            )
+        )  # fmt: skip
+    return found
 
 
 def moments_at(

@@ -26,8 +26,8 @@ class Pardiso:
     _OUT_OF_MEMORY = -2
 
     def __init__(self, is_complex: bool) -> None:
-        # Bunch-Kaufman pivots for real matrices; no refinement; count entries
-        self._run = _PardisoCall(-4 if is_complex else -2, {9: 8, 20: int(not is_complex)})
+        # Bunch-Kaufman pivots, perturbed by 1e-8 where they vanish; no refinement
+        self._run = _PardisoCall(-4 if is_complex else -2, {9: 8, 20: 1})
         self._upper: Any = None
 
     def analyse(self, A: Hermitian, row_block: NDArray[np.int64]) -> float:

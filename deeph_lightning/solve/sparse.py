@@ -16,7 +16,7 @@ from deeph_lightning.errors import OverlapNotPositiveError, PhysicsError
 from deeph_lightning.solve.factorisation import (
     MAX_RESIDUAL,
     Factorisation,
-    factorisations,
+    factorisation,
     library,
     residual,
 )
@@ -88,7 +88,7 @@ class SparseSolver:
         self.pencil = Pencil(H, S)
         self.library = library(library_name)
         self._memory_limit = memory_limit
-        self._factors: dict[tuple[bool, int], Factorisation] = {}
+        self._factors: dict[tuple[bool, bool], Factorisation] = {}
         self._at: tuple[tuple[float, ...], PencilAtK] | None = None
         self.n_factorised = 0
 
@@ -106,7 +106,7 @@ class SparseSolver:
         ResourceError
             It does not fit into memory.
         """
-        return self._factorise(self._matrices(k), energy)[1]
+        return self._factorise(self._matrices(k), energy, counts=True)[1]
 
     def check_overlap(self, k: ArrayLike) -> None:
         """Check by inertia that S(k) is positive definite.
@@ -117,7 +117,7 @@ class SparseSolver:
             It has a negative eigenvalue.
         """
         pencil = self._matrices(k)
-        _, count, _ = self._factorise(PencilAtK(pencil.S, pencil.S), 0.0)
+        _, count, _ = self._factorise(PencilAtK(pencil.S, pencil.S), 0.0, counts=True)
         if count:
             msg = (
                 f"structure '{self.pencil.name}', k = {_text(k)}: S(k) has "
@@ -147,7 +147,7 @@ class SparseSolver:
         n_orb = self.pencil.n_orb
         if n_state >= n_orb - 1:
             return self._dense_states(pencil, 0, n_orb, -np.inf, np.inf)
-        factors, below, shift = self._factorise(pencil, energy)
+        factors, below, shift = self._factorise(pencil, energy, counts=True)
         found = self._lanczos(pencil, factors, shift, n_state)
         n_found = int((found.energies < shift).sum())
         return found._replace(first=below - n_found)
@@ -188,7 +188,7 @@ class SparseSolver:
                 np.concatenate((lower.coefficients, upper.coefficients), axis=1),
                 max(lower.residual, upper.residual),
             )
-        factors, _, shift = self._factorise(pencil, middle)
+        factors, _, shift = self._factorise(pencil, middle, counts=False)
         wanted = n + 2
         while True:
             found = self._lanczos(pencil, factors, shift, wanted)
@@ -213,23 +213,21 @@ class SparseSolver:
             self._at = (point, self.pencil.at(point))
         return self._at[1]
 
-    def _factorise(self, pencil: PencilAtK, energy: float) -> tuple[Factorisation, int, float]:
+    def _factorise(
+        self, pencil: PencilAtK, energy: float, *, counts: bool
+    ) -> tuple[Factorisation, int, float]:
         """Factorise at an energy or very near; return factors, count, and where."""
-        is_complex = pencil.H.is_complex
-        n_kind = len(factorisations(self.library, is_complex=is_complex))
-        for n in range(n_kind):
-            factors = self._analysed(pencil, energy, n)
-            for nudge in NUDGES_EV if n == n_kind - 1 else NUDGES_EV[:1]:
-                A = pencil.shifted(energy + nudge)
-                self.n_factorised += 1
-                try:
-                    factors.factorise(A)
-                    count = factors.n_negative()
-                    if residual(factors, A) < MAX_RESIDUAL:
-                        return factors, count, energy + nudge
-                except (PhysicsError, RuntimeError):  # a library found the matrix singular
-                    continue
-            del self._factors[is_complex, n]
+        factors = self._analysed(pencil, energy, counts=counts)
+        for nudge in NUDGES_EV:
+            A = pencil.shifted(energy + nudge)
+            self.n_factorised += 1
+            try:
+                factors.factorise(A)
+                count = factors.n_negative() if counts else -1
+                if residual(factors, A) < MAX_RESIDUAL:
+                    return factors, count, energy + nudge
+            except (PhysicsError, RuntimeError):  # a library found the matrix singular
+                continue
         msg = (
             f"structure '{self.pencil.name}': H - E S cannot be factorised by {self.library} "
             f"at E = {energy:.6f} eV. Move the energy a little, or take another library: "
@@ -237,12 +235,13 @@ class SparseSolver:
         )
         raise PhysicsError(msg, structure=self.pencil.name)
 
-    def _analysed(self, pencil: PencilAtK, energy: float, n: int) -> Factorisation:
-        """Return the n-th kind of factorisation, ordered, if its factors fit into memory."""
-        key = (pencil.H.is_complex, n)
+    def _analysed(self, pencil: PencilAtK, energy: float, *, counts: bool) -> Factorisation:
+        """Return a factorisation of this kind of matrix, ordered, if it fits into memory."""
+        is_complex = pencil.H.is_complex
+        key = (is_complex, counts and is_complex)  # real ones count anyway
         if key not in self._factors:
             self._factors.clear()  # their memory counts
-            factors = factorisations(self.library, is_complex=key[0])[n]()
+            factors = factorisation(self.library, is_complex=is_complex, counts=counts)
             needed = factors.analyse(pencil.shifted(energy), self.pencil.row_block)
             check_memory(
                 needed,

@@ -119,7 +119,7 @@ def test_calculators_by_name() -> None:
     with pytest.raises(ConfigError, match="ASE has none"):
         calculator("no_such", {})
     with pytest.raises(ConfigError, match="does not take them"):
-        calculator("emt", {"method": "GFN1-xTB"})
+        calculator("ase.optimize.FIRE", {"method": "GFN1-xTB"})
     with pytest.raises(MissingDependencyError, match="sevenn is not installed"):
         calculator("sevenn.calculator.SevenNet", {})
 
