@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 #: squared, after over before: the atom is elsewhere if a lattice vector makes it less than
 #: this. One of 1.4 Å that is off by 2.5 Å makes 0.2; an atom in its place, 1 and more.
 _LARGEST_RATIO = 0.5
+#: Nothing is said of atoms with fewer pairs than this, or whose large blocks are more than this
+#: part of them: these do not show which atoms are close.
+_LEAST_PAIRS, _LARGEST_SHARE = 20, 1.0 / 3.0
 
 
 def cells_of_blocks(op: Operator) -> IntArray:
     """Find by how many cells the positions of atoms differ from those that the blocks mean.
 
-    Large blocks belong to close atoms. An atom whose large blocks point to atoms one lattice
-    vector away stands in another cell than its blocks have it.
+    Large blocks belong to close atoms. An atom whose few large blocks point to atoms one
+    lattice vector away stands in another cell than its blocks have it.
 
     Parameters
     ----------
@@ -48,7 +51,9 @@ def cells_of_blocks(op: Operator) -> IntArray:
         i, j = np.concatenate([i, j]), np.concatenate([j, i])
         vectors = np.concatenate([vectors, -vectors])
         weights = np.concatenate([weights, weights])
-    total = np.bincount(i, weights, n_atom)
+    total, count = np.bincount(i, weights, n_atom), np.bincount(i, minlength=n_atom)
+    n_large = total**2 / np.maximum(np.bincount(i, weights**2, n_atom), 1e-300)
+    is_clear = (count >= _LEAST_PAIRS) & (n_large <= _LARGEST_SHARE * count)
     total[total == 0.0] = 1.0
     inverse = np.linalg.pinv(cell)
     while True:  # ends: every step shortens the large pairs, which are finite in number
@@ -60,7 +65,7 @@ def cells_of_blocks(op: Operator) -> IntArray:
         step = np.rint(mean @ inverse).astype(np.int64)
         move = step @ cell
         after = square - 2.0 * (mean * move).sum(-1) + (move**2).sum(-1)
-        ratio = np.divide(after, square, out=np.ones(n_atom), where=square > 0.0)
+        ratio = np.divide(after, square, out=np.ones(n_atom), where=is_clear & (square > 0.0))
         worst = int(np.argmin(ratio))
         if ratio[worst] >= _LARGEST_RATIO:
             home: IntArray = shifts - shifts[_most_common_cell(shifts)]

@@ -50,7 +50,7 @@ def density_of_states(
             label = None if channel else name
             ax.plot(x, sign * parts[name][channel], color=colour, lw=0.8, label=label)
     if order:
-        ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4)
+        _legend_above(ax)
     ax.axvline(0.0, color=BLACK, lw=0.4, ls=":", zorder=0)
     ax.set_xlim(x[0], x[-1])
     if len(np.asarray(total)) == 1:
@@ -74,5 +74,12 @@ def second_density(
             np.asarray(energies_eV), sign * curve, color=PREDICTION_COLOUR, ls="--", lw=0.8,
             label=label,
         )  # fmt: skip
-    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4)
+    _legend_above(ax)
     return ax
+
+
+def _legend_above(ax: Axes) -> None:
+    """Put the legend above the axes, in the columns that a narrow figure has room for."""
+    _, labels = ax.get_legend_handles_labels()
+    n_column = int(73.0 / (9.0 + 1.3 * max(len(label) for label in labels)))  # mm
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=min(max(n_column, 1), 4))

@@ -60,6 +60,14 @@ def test_every_option_of_the_generator_is_valid(override):
         "sampler=harmonic": ["sampler.harmonic.calculator=emt"],
         "sampler=md": ["sampler.md.calculator=emt"],
         "sampler=substitute": ["sampler.substitute.elements={Si: [Ge]}"],
+        "engine=abacus": ["engine.pseudopotentials={Si: a.upf}", "engine.orbitals={Si: a.orb}"],
+        "engine=fhi_aims": ["engine.species_defaults=/data/light"],
+        "engine=openmx": [
+            "engine.data_path=/data/DFT_DATA19",
+            "engine.orbitals={Si: Si7.0-s2p2d1}",
+            "engine.pseudopotentials={Si: Si_PBE19}",
+        ],
+        "engine=siesta": ["engine.pseudopotentials={Si: a.psml}"],
     }.get(override, [])
     check_generate(composed(override, "n=1", *given, *missing, name="generate"))
 

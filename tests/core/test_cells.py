@@ -73,6 +73,13 @@ def test_lattice_vectors_not_much_longer_than_the_bond(shift: tuple[int, int, in
     np.testing.assert_array_equal(found[1] - found[0], -np.array(shift))
 
 
+def test_blocks_without_decay_say_nothing() -> None:
+    atoms = graphene("C2", a=2.466, vacuum=8.0)
+    atoms.pbc = True
+    H = random_operator(np.random.default_rng(0), atoms, r_cut=4.0)
+    assert not cells_of_blocks(moved(H, np.array([(0, 0, 0), (1, 0, 0)]))).any()
+
+
 def test_a_folder_is_read_right(
     system: SystemData, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
