@@ -18,12 +18,9 @@ if TYPE_CHECKING:
     from deeph_lightning.errors import DeepHError
     from deeph_lightning.inference.calculator import HamiltonianCalculator
     from deeph_lightning.inference.predict import Predictor
-    from deeph_lightning.io.formats import (
-        SystemData,
-        read_structure_folder,
-        write_structure_folder,
-    )
+    from deeph_lightning.io.formats import read_structure_folder, write_structure_folder
     from deeph_lightning.io.source import open_source
+    from deeph_lightning.io.system import SystemData
     from deeph_lightning.models.base import HamiltonianModel
 
 _HOME = {
@@ -35,7 +32,7 @@ _HOME = {
     "OrbitalBasis": "core.basis",
     "PairTable": "core.pairs",
     "Predictor": "inference.predict",
-    "SystemData": "io.formats",
+    "SystemData": "io.system",
     "open_source": "io.source",
     "read_structure_folder": "io.formats",
     "write_structure_folder": "io.formats",

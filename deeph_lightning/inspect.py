@@ -77,8 +77,9 @@ def run(cfg: DictConfig) -> list[Inspection]:
 
     import numpy as np
 
-    from deeph_lightning.io.formats import UNITS, read_eigenvalues
+    from deeph_lightning.io.formats import read_eigenvalues
     from deeph_lightning.io.source import FolderSource, open_source
+    from deeph_lightning.io.system import UNITS
     from deeph_lightning.report.decay import decay_figure
     from deeph_lightning.report.inspection import inspect_system
     from deeph_lightning.viz.style import paper_style, save_figure

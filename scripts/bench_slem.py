@@ -29,8 +29,9 @@ from bench_report import Table, report
 from deeph_lightning.config.paths import shipped
 from deeph_lightning.core.conventions import SHELL_LETTERS
 from deeph_lightning.core.operator import Operator
-from deeph_lightning.io.formats import SystemData, read_structure_folder
+from deeph_lightning.io.formats import read_structure_folder
 from deeph_lightning.io.source import Source, open_source
+from deeph_lightning.io.system import SystemData
 from deeph_lightning.solve.dense import eigenvalues
 from deeph_lightning.training.entries import MEV_PER_EV
 

@@ -33,13 +33,13 @@ from deeph_lightning.errors import DeepHError
 from deeph_lightning.io import deeptb
 from deeph_lightning.io.formats import (
     READERS,
-    SystemData,
     detect_format,
     find_systems,
     read_structure_folder,
     write_structure_folder,
 )
 from deeph_lightning.io.gates import check_gates
+from deeph_lightning.io.system import SystemData
 from deeph_lightning.solve.dense import eigenstates
 from tests.io import fhi_aims_files, openmx_files, test_deeptb, test_wannier90
 

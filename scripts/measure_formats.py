@@ -31,13 +31,13 @@ from deeph_lightning.errors import DeepHError
 from deeph_lightning.io.code_output import Eigenvalues
 from deeph_lightning.io.formats import (
     CODES,
-    SystemData,
     detect_format,
     find_systems,
     read_eigenvalues,
     read_structure_folder,
     structure_files,
 )
+from deeph_lightning.io.system import SystemData
 from deeph_lightning.report.inspection import inspect_system
 from deeph_lightning.units import CODE_CONSTANTS, HARTREE_EV
 from tests.io.openmx_files import write_scfout

@@ -28,7 +28,7 @@ from deeph_lightning.core.operator import Operator
 from deeph_lightning.core.pairs import PairTable, neighbour_pairs
 from deeph_lightning.data.prepare import prepare_store
 from deeph_lightning.data.store import GraphStore
-from deeph_lightning.io.formats import Header, SystemData
+from deeph_lightning.io.system import Header, SystemData
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

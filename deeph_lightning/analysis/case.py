@@ -25,7 +25,7 @@ from deeph_lightning.solve.system import ElectronicSystem, electronic_system
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from deeph_lightning.io.formats import SystemData
+    from deeph_lightning.io.system import SystemData
 
 
 def read_system(

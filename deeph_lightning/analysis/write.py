@@ -10,7 +10,7 @@ from deeph_lightning.analysis.output import write_arrays, write_facts
 from deeph_lightning.analysis.page import page
 from deeph_lightning.io import deeph
 from deeph_lightning.io.files import new_file
-from deeph_lightning.io.formats import SystemData
+from deeph_lightning.io.system import SystemData
 from deeph_lightning.solve import export
 from deeph_lightning.viz.style import paper_style, save_figure
 

@@ -19,7 +19,7 @@ from deeph_lightning.core.pairs import PairTable, neighbour_pairs
 from deeph_lightning.data.graph import Graph
 from deeph_lightning.data.records import GraphRecord, half_pairs
 from deeph_lightning.errors import BasisMismatchError, DataError, ShapeError
-from deeph_lightning.io.formats import UNITS
+from deeph_lightning.io.system import UNITS
 
 IntArray = NDArray[np.int64]
 #: i, j, R of pairs.

@@ -35,8 +35,8 @@ from deeph_lightning.io.parallel import progress_bar, work_on
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from deeph_lightning.io.formats import Header
     from deeph_lightning.io.source import Source
+    from deeph_lightning.io.system import Header
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from deeph_lightning.errors import DataError
 
 if TYPE_CHECKING:
     from deeph_lightning.core.operator import Operator
-    from deeph_lightning.io.formats import SystemData
+    from deeph_lightning.io.system import SystemData
 
 IntArray = NDArray[np.int64]
 MEV_PER_EV = 1e3

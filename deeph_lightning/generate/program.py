@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from deeph_lightning.io.formats import SystemData
+    from deeph_lightning.io.system import SystemData
 
 #: Lines of a program's output that a message shows, and their longest.
 N_SHOWN, MAX_WIDTH = 6, 160

@@ -21,7 +21,7 @@ from deeph_lightning.core.operator import Operator
 from deeph_lightning.errors import ConfigError
 from deeph_lightning.inference.overlaps import Overlaps
 from deeph_lightning.inference.predict import Predictor
-from deeph_lightning.io.formats import SystemData
+from deeph_lightning.io.system import SystemData
 from deeph_lightning.solve.bands import band_structure
 from deeph_lightning.solve.dense import grid_size
 from deeph_lightning.solve.export import to_ase

@@ -15,8 +15,9 @@ from deeph_lightning.core.two_centre_integrals import OrbitalOverlaps
 from deeph_lightning.data.build import element_of
 from deeph_lightning.errors import BasisMismatchError, CheckpointError, ConfigError, DataError
 from deeph_lightning.io.files import SAME_POSITION, cell_to_write
-from deeph_lightning.io.formats import SystemData, detect_format, read_structure_folder
+from deeph_lightning.io.formats import detect_format, read_structure_folder
 from deeph_lightning.io.orbitals import find_orbitals
+from deeph_lightning.io.system import SystemData
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -25,7 +25,7 @@ from deeph_lightning.inference.ranks import Ranks
 from deeph_lightning.inference.spread import Spread
 from deeph_lightning.io import deeph
 from deeph_lightning.io.block_file import BlockFile
-from deeph_lightning.io.formats import UNITS, SystemData
+from deeph_lightning.io.system import UNITS, SystemData
 
 #: Flat blocks of a part, and the spread of each of its blocks.
 Arrays = Mapping[str, NDArray[np.floating[Any]]]

@@ -34,10 +34,10 @@ from deeph_lightning.core.operator import Operator
 from deeph_lightning.core.pairs import PairTable
 from deeph_lightning.errors import DataError, FormatError, SchemaError
 from deeph_lightning.io.files import h5_matches, new_file, open_h5
-from deeph_lightning.io.formats import UNITS, Header, SystemData, checked
 from deeph_lightning.io.info import Info, info_of
 from deeph_lightning.io.quantise import grid_exponent, pack, storage_order, unpack
 from deeph_lightning.io.split import Split, check_split, unknown_name
+from deeph_lightning.io.system import UNITS, Header, SystemData, checked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

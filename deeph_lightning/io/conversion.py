@@ -13,8 +13,6 @@ from deeph_lightning.errors import ConfigError, DataError, DeepHError
 from deeph_lightning.io.archive import Archive
 from deeph_lightning.io.files import in_file, new_file
 from deeph_lightning.io.formats import (
-    UNITS,
-    SystemData,
     detect_format,
     read_structure_folder,
     structure_files,
@@ -23,6 +21,7 @@ from deeph_lightning.io.formats import (
 from deeph_lightning.io.gates import check_gates
 from deeph_lightning.io.inputs import find_inputs
 from deeph_lightning.io.parallel import progress_bar, work_on
+from deeph_lightning.io.system import UNITS, SystemData
 
 OPERATORS = tuple(UNITS)
 

@@ -33,8 +33,8 @@ from deeph_lightning.io.files import (
     require,
     write_json,
 )
-from deeph_lightning.io.formats import UNITS, Header, SystemData, checked
 from deeph_lightning.io.info import OWN_KEYS, Info, info_of
+from deeph_lightning.io.system import UNITS, Header, SystemData, checked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

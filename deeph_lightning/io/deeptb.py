@@ -33,7 +33,8 @@ from deeph_lightning.io.files import (
     read_table,
     require,
 )
-from deeph_lightning.io.formats import UNITS, Header, SystemData, checked, read_only
+from deeph_lightning.io.formats import read_only
+from deeph_lightning.io.system import UNITS, Header, SystemData, checked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

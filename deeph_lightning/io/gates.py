@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from deeph_lightning.core.operator import Operator
-    from deeph_lightning.io.formats import SystemData
+    from deeph_lightning.io.system import SystemData
 
 #: Names of the gates that can be left out.
 GATES = ("overlap", "two_centre", "electrons")

@@ -28,7 +28,8 @@ from deeph_lightning.errors import DeepHError, FormatError, MissingDependencyErr
 from deeph_lightning.io.code_output import Eigenvalues, facts, label_species, single_file
 from deeph_lightning.io.elements import Elements, operator_from_elements, stack_spins
 from deeph_lightning.io.files import in_file
-from deeph_lightning.io.formats import Header, SystemData, checked, read_only
+from deeph_lightning.io.formats import read_only
+from deeph_lightning.io.system import Header, SystemData, checked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

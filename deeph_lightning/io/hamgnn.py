@@ -19,7 +19,7 @@ from deeph_lightning.io.formats import read_only
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deeph_lightning.io.formats import Header, SystemData
+    from deeph_lightning.io.system import Header, SystemData
 
 FILES: dict[str, tuple[str, ...]] = {"graphs": ("graph_data*.npz",)}
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from deeph_lightning.io.formats import SystemData
+    from deeph_lightning.io.system import SystemData
 
 #: Keys that have a place of their own in `SystemData`; others are kept in its ``info``.
 OWN_KEYS = frozenset(

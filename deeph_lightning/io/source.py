@@ -16,8 +16,6 @@ from deeph_lightning.io.archive import Archive, is_archive
 from deeph_lightning.io.files import in_file
 from deeph_lightning.io.formats import (
     CODES,
-    Header,
-    SystemData,
     detect_format,
     find_systems,
     read_header,
@@ -25,6 +23,7 @@ from deeph_lightning.io.formats import (
     structure_files,
 )
 from deeph_lightning.io.split import Split, read_split, unknown_name
+from deeph_lightning.io.system import Header, SystemData
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from deeph_lightning.core.operator import Operator
-    from deeph_lightning.io.formats import SystemData
+    from deeph_lightning.io.system import SystemData
     from deeph_lightning.report.predictions import Prediction
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from deeph_lightning.viz.style import DOUBLE_COLUMN_MM, new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from deeph_lightning.io.formats import SystemData
+    from deeph_lightning.io.system import SystemData
 
 
 def decay_figure(system: SystemData) -> Figure:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from deeph_lightning.core.operator import Operator
     from deeph_lightning.io.code_output import Eigenvalues
-    from deeph_lightning.io.formats import SystemData
+    from deeph_lightning.io.system import SystemData
 
 #: What is called odd, in the units of the names: eV, Å.
 ODD_HERMITICITY_eV = 1e-6

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from deeph_lightning.core.operator import Operator
-    from deeph_lightning.io.formats import SystemData
+    from deeph_lightning.io.system import SystemData
     from deeph_lightning.models.base import HamiltonianModel
 
 

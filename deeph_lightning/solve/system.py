@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from numpy.typing import NDArray
 
-    from deeph_lightning.io.formats import SystemData
+    from deeph_lightning.io.system import SystemData
 
 #: Spin-flip elements up to this size are rounding of a collinear calculation, eV.
 COLLINEAR_EV = 1e-12

@@ -13,8 +13,9 @@ from deeph_lightning.config.paths import shipped
 from deeph_lightning.core.cells import cells_of_blocks, with_cells_of_atoms
 from deeph_lightning.core.operator import Operator
 from deeph_lightning.io.deeph import write_poscar
-from deeph_lightning.io.formats import SystemData, read_structure_folder, write_structure_folder
+from deeph_lightning.io.formats import read_structure_folder, write_structure_folder
 from deeph_lightning.io.source import open_source
+from deeph_lightning.io.system import SystemData
 from tests.systems import random_operator
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deeph_lightning.core.basis import OrbitalBasis
-from deeph_lightning.io.formats import Header, SystemData
+from deeph_lightning.io.system import Header, SystemData
 from tests.systems import BASIS, random_atoms, random_operator
 
 if TYPE_CHECKING:

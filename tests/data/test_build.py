@@ -21,7 +21,8 @@ from deeph_lightning.data.build import (
 from deeph_lightning.data.graph import collate
 from deeph_lightning.data.records import record_from_system
 from deeph_lightning.errors import BasisMismatchError, DataError, PhysicsError, ShapeError
-from deeph_lightning.io.formats import SystemData, read_structure_folder
+from deeph_lightning.io.formats import read_structure_folder
+from deeph_lightning.io.system import SystemData
 from tests.data.sets import LARGER_BASIS, random_system, same_blocks
 from tests.systems import BASIS
 

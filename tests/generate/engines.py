@@ -12,7 +12,7 @@ from ase import Atoms
 from deeph_lightning.core.basis import OrbitalBasis
 from deeph_lightning.errors import ConfigError, NotConvergedError
 from deeph_lightning.io.code_output import facts
-from deeph_lightning.io.formats import SystemData
+from deeph_lightning.io.system import SystemData
 from tests.systems import slater_koster
 
 BASIS = OrbitalBasis({"H": (0,), "O": (0, 1)})

@@ -29,7 +29,8 @@ from deeph_lightning.generate.jobs import Job, compute
 from deeph_lightning.generate.program import merged
 from deeph_lightning.generate.run import Run
 from deeph_lightning.generate.structures import Sample
-from deeph_lightning.io.formats import SystemData, read_structure_folder
+from deeph_lightning.io.formats import read_structure_folder
+from deeph_lightning.io.system import SystemData
 from deeph_lightning.solve.dense import eigenvalues
 from tests.io import abacus_files, fhi_aims_files, openmx_files, siesta_files
 from tests.systems import BASIS, random_atoms, slater_koster

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deeph_lightning.core.operator import Operator
-    from deeph_lightning.io.formats import SystemData
+    from deeph_lightning.io.system import SystemData
 
 HARTREE = 27.2113845
 

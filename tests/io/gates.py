@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deeph_lightning.io.code_output import Eigenvalues
-    from deeph_lightning.io.formats import SystemData
+    from deeph_lightning.io.system import SystemData
 
 K = [0.11, -0.23, 0.31]
 

@@ -14,7 +14,7 @@ from deeph_lightning.core.spin import spinful_operator
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from deeph_lightning.io.formats import SystemData
+    from deeph_lightning.io.system import SystemData
 
 BOHR, HARTREE = 0.529177249, 27.2113845
 #: Position of OpenMX's orbitals (p: x y z; d: z2, x2-y2, xy, xz, yz; f: 0, +-1, +-2, +-3)

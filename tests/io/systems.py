@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deeph_lightning.io.formats import SystemData
+from deeph_lightning.io.system import SystemData
 from tests.systems import BASIS, random_atoms, random_operator
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ from deeph_lightning.core.spin import spin_channel, spin_mixing, time_reversal_r
 from deeph_lightning.errors import DataError, FormatError
 from deeph_lightning.io.abacus.csr import read_csr
 from deeph_lightning.io.formats import (
-    SystemData,
     detect_format,
     find_systems,
     read_eigenvalues,
     read_header,
     read_structure_folder,
 )
+from deeph_lightning.io.system import SystemData
 from tests.io import abacus_files as files
 from tests.io import gates
 from tests.io.systems import STRUCTURES

@@ -17,7 +17,8 @@ from scipy.spatial.transform import Rotation
 from deeph_lightning.core.basis import OrbitalBasis
 from deeph_lightning.errors import DataError
 from deeph_lightning.io import deeph
-from deeph_lightning.io.formats import SystemData, find_systems, read_structure_folder
+from deeph_lightning.io.formats import find_systems, read_structure_folder
+from deeph_lightning.io.system import SystemData
 from tests.io.systems import OPERATORS, STRUCTURES, assert_same_system, random_system
 from tests.tolerances import DFT_ROTATION_H, DFT_ROTATION_S
 

@@ -13,11 +13,7 @@ import pytest
 from deeph_lightning.core.basis import OrbitalBasis
 from deeph_lightning.core.two_centre import two_centre_residual
 from deeph_lightning.errors import DataError, FormatError, ShapeError
-from deeph_lightning.io.formats import (
-    detect_format,
-    read_header,
-    read_structure_folder,
-)
+from deeph_lightning.io.formats import detect_format, read_header, read_structure_folder
 from deeph_lightning.solve.dense import eigenvalues
 from tests.io.systems import assert_same_operator, random_system
 from tests.tolerances import EIGENVALUE_DFT, FLOAT64, TWO_CENTRE_DEEPTB
@@ -25,7 +21,7 @@ from tests.tolerances import EIGENVALUE_DFT, FLOAT64, TWO_CENTRE_DEEPTB
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from deeph_lightning.io.formats import SystemData
+    from deeph_lightning.io.system import SystemData
 
 BASIS = OrbitalBasis({"C": (0, 0, 1), "B": (0, 1, 2)})
 

@@ -29,7 +29,7 @@ from tests.tolerances import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from deeph_lightning.io.formats import SystemData
+    from deeph_lightning.io.system import SystemData
 
 BASIS = OrbitalBasis({"C": (0, 1, 0, 1), "B": (2, 0, 3)})
 

@@ -13,7 +13,6 @@ from ase.build import molecule
 from deeph_lightning.core.two_centre import TOL_AUGMENTED, two_centre_residual
 from deeph_lightning.errors import FormatError
 from deeph_lightning.io.formats import (
-    SystemData,
     detect_format,
     read_eigenvalues,
     read_header,
@@ -21,6 +20,7 @@ from deeph_lightning.io.formats import (
     write_structure_folder,
 )
 from deeph_lightning.io.gates import check_gates
+from deeph_lightning.io.system import SystemData
 from deeph_lightning.report.inspection import computed_eigenvalues
 from tests.io import gates
 from tests.io.systems import assert_same_system

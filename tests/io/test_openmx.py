@@ -18,12 +18,12 @@ from deeph_lightning.core.spin import spin_orbit_constants
 from deeph_lightning.core.two_centre import two_centre_residual
 from deeph_lightning.errors import DataError, DeepHError, FormatError, PhysicsError
 from deeph_lightning.io.formats import (
-    SystemData,
     detect_format,
     read_eigenvalues,
     read_header,
     read_structure_folder,
 )
+from deeph_lightning.io.system import SystemData
 from deeph_lightning.solve.dense import eigenvalues
 from tests.io import gates
 from tests.io.openmx_files import HARTREE, input_text, write_scfout

@@ -13,12 +13,12 @@ from deeph_lightning.core.operator import Operator
 from deeph_lightning.core.spin import spin_channel
 from deeph_lightning.errors import DeepHError, FormatError
 from deeph_lightning.io.formats import (
-    SystemData,
     detect_format,
     read_eigenvalues,
     read_header,
     read_structure_folder,
 )
+from deeph_lightning.io.system import SystemData
 from deeph_lightning.solve.dense import eigenstates
 from tests.io import gates
 from tests.io import siesta_files as files

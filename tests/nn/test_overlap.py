@@ -19,8 +19,8 @@ from deeph_lightning.data.build import (
 )
 from deeph_lightning.data.graph import Graph
 from deeph_lightning.data.records import record_from_system
-from deeph_lightning.io.formats import SystemData
 from deeph_lightning.io.source import Source, open_source
+from deeph_lightning.io.system import SystemData
 from deeph_lightning.models.base import HamiltonianModel
 from deeph_lightning.nn.overlap import TwoCentreOverlap
 from deeph_lightning.solve.dense import eigenvalues

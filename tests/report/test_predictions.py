@@ -15,7 +15,7 @@ from deeph_lightning.data.datamodule import HamiltonianDataModule
 from deeph_lightning.errors import BasisMismatchError, ConfigError, DataError, PhysicsError
 from deeph_lightning.inference import predict
 from deeph_lightning.io import deeph
-from deeph_lightning.io.formats import SystemData
+from deeph_lightning.io.system import SystemData
 from deeph_lightning.report import run, write_run_report
 from deeph_lightning.report.predictions import predict_systems
 

@@ -11,7 +11,7 @@ import pytest
 
 from deeph_lightning.errors import DataError
 from deeph_lightning.io import deeph
-from deeph_lightning.io.formats import SystemData
+from deeph_lightning.io.system import SystemData
 from deeph_lightning.report import run
 from deeph_lightning.report.bands import BandSettings
 from deeph_lightning.report.figures import curve_figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from deeph_lightning.core.operator import Operator
-from deeph_lightning.io.formats import SystemData
+from deeph_lightning.io.system import SystemData
 from tests.systems import BASIS, random_atoms, random_operator, slater_koster
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from deeph_lightning.io.formats import SystemData
+    from deeph_lightning.io.system import SystemData
 
 #: Keys of control.in that this engine sets, and one whose term is not in the matrices.
 OWN = ("outputrsmatrices", "output", "kgrid", "includespinorbit")

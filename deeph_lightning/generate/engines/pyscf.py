@@ -15,13 +15,13 @@ import numpy as np
 
 from deeph_lightning.errors import ConfigError, MissingDependencyError, NotConvergedError
 from deeph_lightning.io.code_output import facts
-from deeph_lightning.io.formats import SystemData
 from deeph_lightning.io.pyscf.orbitals import (
     all_pairs,
     fermi_level,
     operator_of,
     shells_of,
 )
+from deeph_lightning.io.system import SystemData
 from deeph_lightning.units import BOHR_ANGSTROM, HARTREE_EV
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from scipy.optimize import brentq
 
 from deeph_lightning.core.pairs import PairTable, neighbour_pairs
 from deeph_lightning.errors import ConfigError
-from deeph_lightning.io.formats import SystemData
 from deeph_lightning.io.pyscf.orbitals import fermi_level, operator_of, shells_of
+from deeph_lightning.io.system import SystemData
 from deeph_lightning.units import HARTREE_EV
 
 if TYPE_CHECKING:

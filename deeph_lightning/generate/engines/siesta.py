@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from deeph_lightning.io.formats import SystemData
+    from deeph_lightning.io.system import SystemData
 
 #: Keys that this engine sets: H and S at the end, and a supercell in which no images meet.
 FIXED = {

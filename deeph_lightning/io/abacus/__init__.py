@@ -33,13 +33,8 @@ from deeph_lightning.io.elements import (
     stack_spins,
 )
 from deeph_lightning.io.files import in_file
-from deeph_lightning.io.formats import (
-    UNITS,
-    Header,
-    SystemData,
-    checked,
-    read_only,
-)
+from deeph_lightning.io.formats import read_only
+from deeph_lightning.io.system import UNITS, Header, SystemData, checked
 from deeph_lightning.units import CODE_CONSTANTS
 
 if TYPE_CHECKING:

@@ -32,7 +32,8 @@ from deeph_lightning.io.fhi_aims.files import (
 )
 from deeph_lightning.io.fhi_aims.log import read_run
 from deeph_lightning.io.files import first_line, in_file
-from deeph_lightning.io.formats import Header, SystemData, checked, read_only
+from deeph_lightning.io.formats import read_only
+from deeph_lightning.io.system import Header, SystemData, checked
 from deeph_lightning.units import CODE_CONSTANTS
 
 if TYPE_CHECKING:

@@ -27,9 +27,10 @@ from deeph_lightning.core.spin import spinful_operator
 from deeph_lightning.errors import DataError, FormatError, PhysicsError
 from deeph_lightning.io.code_output import Eigenvalues, facts, label_species, single_file
 from deeph_lightning.io.files import in_file
-from deeph_lightning.io.formats import Header, SystemData, checked, read_only
+from deeph_lightning.io.formats import read_only
 from deeph_lightning.io.openmx.stream import BinaryStream
 from deeph_lightning.io.openmx.text import RunText, find_text
+from deeph_lightning.io.system import Header, SystemData, checked
 from deeph_lightning.units import CODE_CONSTANTS
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from scipy import linalg
 from deeph_lightning.errors import FormatError, ShapeError
 from deeph_lightning.io.code_output import Eigenvalues, facts, single_file
 from deeph_lightning.io.files import h5_matches, in_file, open_h5, read_dataset
-from deeph_lightning.io.formats import Header, SystemData, checked, read_only
+from deeph_lightning.io.formats import read_only
 from deeph_lightning.io.pyscf.orbitals import (
     all_pairs,
     element_of,
@@ -31,6 +31,7 @@ from deeph_lightning.io.pyscf.orbitals import (
     operator_of,
     shells_of,
 )
+from deeph_lightning.io.system import Header, SystemData, checked
 from deeph_lightning.units import BOHR_ANGSTROM, HARTREE_EV
 
 if TYPE_CHECKING:

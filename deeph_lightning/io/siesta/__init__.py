@@ -33,13 +33,7 @@ from deeph_lightning.io.elements import (
     stack_spins,
 )
 from deeph_lightning.io.files import in_file
-from deeph_lightning.io.formats import (
-    UNITS,
-    Header,
-    SystemData,
-    checked,
-    read_only,
-)
+from deeph_lightning.io.formats import read_only
 from deeph_lightning.io.siesta import text
 from deeph_lightning.io.siesta.matrices import (
     SiestaMatrices,
@@ -48,6 +42,7 @@ from deeph_lightning.io.siesta.matrices import (
     read_tshs,
     set_cells,
 )
+from deeph_lightning.io.system import UNITS, Header, SystemData, checked
 from deeph_lightning.units import CODE_CONSTANTS
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ from deeph_lightning.errors import FormatError
 from deeph_lightning.io.code_output import Eigenvalues, facts, label_species, single_file
 from deeph_lightning.io.elements import Elements, operator_from_elements
 from deeph_lightning.io.files import first_line, in_file
-from deeph_lightning.io.formats import Header, SystemData, checked, read_only
+from deeph_lightning.io.formats import read_only
+from deeph_lightning.io.system import Header, SystemData, checked
 from deeph_lightning.io.wannier90.files import (
     WinFile,
     read_bands,
