@@ -38,7 +38,7 @@ RUNS = {
 }
 N_TRAIN = 57  # of the shipped set
 _COLOURS = dict(zip(RUNS, (style.BLUE, style.VERMILION, style.GREY), strict=True))
-_PROBE_STEPS, _N_VALIDATION = 8, 20
+_PROBE_STEPS, _N_VALIDATION = 10, 20
 
 
 def main() -> None:
@@ -78,14 +78,9 @@ def side_by_side(
 
     def work(index: int) -> None:
         name, n_structure = group[index]
-        probe = train(name, n_structure, options, "probe", [
-            *("trainer.max_epochs=1", f"trainer.limit_train_batches={_PROBE_STEPS}"),
-            *("trainer.limit_val_batches=1", "test=false"),
-        ])  # fmt: skip
-        # the first step also builds tables; the mean over few steps is a little too long
-        n_step = min(_PROBE_STEPS, n_structure)
-        epoch_s = probe["train_s"] / n_step * n_structure * probe["cpu_share"]
-        n_epoch = max(1, round(60.0 * options.minutes / epoch_s))
+        spent = [probe(name, n_structure, options, n_step) for n_step in (1, 1 + _PROBE_STEPS)]
+        step_s = (spent[1] - spent[0]) / _PROBE_STEPS  # without the start, which both have
+        n_epoch = max(1, round(60.0 * options.minutes / (step_s * n_structure)))
         barrier.wait()
         every = max(1, n_epoch // _N_VALIDATION)
         results[index] = train(name, n_structure, options, "run", [
@@ -100,6 +95,16 @@ def side_by_side(
     if len(results) < len(group):
         raise SystemExit("a training failed; its messages are above")
     return [results[index] for index in range(len(group))]
+
+
+def probe(name: str, n_structure: int, options: argparse.Namespace, n_step: int) -> float:
+    """Train so many steps; return the seconds of processor time that all of it took."""
+    overrides = [
+        *(f"trainer.max_epochs={n_step}", "trainer.limit_train_batches=1"),
+        *("trainer.check_val_every_n_epoch=1000", "test=false"),
+    ]
+    seconds: float = train(name, n_structure, options, "probe", overrides)["cpu_s"]
+    return seconds
 
 
 def train(
@@ -118,18 +123,19 @@ def train(
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"failed: {' '.join(command)}")
-    share = (usage.ru_utime + usage.ru_stime) / (time.perf_counter() - start)
+    cpu_s = (usage.ru_utime + usage.ru_stime) / options.threads
+    share = min(1.0, cpu_s / (time.perf_counter() - start))
     run = max(folder.glob("train/*/*"), key=lambda path: path.stat().st_mtime)
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     history = read_history(run / "metrics.csv")
     step, error = history.series(VALIDATION)
     at, elapsed = history.series(TIME)
-    minutes = share / options.threads / 60.0 * np.interp(step, at, elapsed)
+    minutes = share / 60.0 * np.interp(step, at, elapsed)
     return {
         "run": name,
         "structures": n_structure,
-        "cpu_share": min(1.0, share / options.threads),
-        "train_s": metrics["time/train_s"],
+        "cpu_s": cpu_s,
+        "train_minutes": share / 60.0 * metrics["time/train_s"],
         "curve_minutes": minutes.tolist(),
         "curve_val_H_mae_meV": error.tolist(),
     } | {key: value for key, value in metrics.items() if key.startswith(("test/", "model/"))}
@@ -147,10 +153,9 @@ def table(results: list[dict[str, Any]], options: argparse.Namespace) -> Table:
     ]  # fmt: skip
     rows = []
     for result in results:
-        minutes = result["cpu_share"] * result["train_s"] / 60.0
         rows.append([
             result["run"], f"{result['model/parameters']:,.0f}", str(result["structures"]),
-            f"{minutes:.1f}", *(f"{result[key]:.3g}" for key in keys),
+            f"{result['train_minutes']:.1f}", *(f"{result[key]:.3g}" for key in keys),
         ])  # fmt: skip
     together = "one after the other" if options.serial else "side by side"
     note = f"{options.threads} thread(s) each, {together}; minutes of processor time."
