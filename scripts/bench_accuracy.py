@@ -151,12 +151,16 @@ def table(results: list[dict[str, Any]], options: argparse.Namespace) -> Table:
         "test/H_mae_meV", "test/C18/H_mae_meV", "test/C32/H_mae_meV", "test/H_onsite_mae_meV",
         "test/H_hopping_mae_meV", "test/bands_mae_meV",
     ]  # fmt: skip
-    rows = []
-    for result in results:
-        rows.append([
-            result["run"], f"{result['model/parameters']:,.0f}", str(result["structures"]),
-            f"{result['train_minutes']:.1f}", *(f"{result[key]:.3g}" for key in keys),
-        ])  # fmt: skip
+    rows = [
+        [
+            result["run"],
+            f"{result['model/parameters']:,.0f}",
+            str(result["structures"]),
+            f"{result['train_minutes']:.1f}",
+            *(f"{result[key]:.3g}" for key in keys),
+        ]
+        for result in results
+    ]
     together = "one after the other" if options.serial else "side by side"
     note = f"{options.threads} thread(s) each, {together}; minutes of processor time."
     return Table("Accuracy, graphene", header, rows, note)
