@@ -47,8 +47,8 @@ def measure(m: int, checkpoint: str, threads: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory(dir=".") as folder:
         atoms = twisted_bilayer(m, 1)
         ase.io.write(f"{folder}/POSCAR", atoms, format="vasp", direct=True)
-        ase.io.write(f"{folder}/small", twisted_bilayer(1, 1), format="vasp", direct=True)
-        start_seconds, _ = run(checkpoint, f"{folder}/small", f"{folder}/warm", threads)
+        ase.io.write(f"{folder}/small.vasp", twisted_bilayer(1, 1), format="vasp", direct=True)
+        start_seconds, _ = run(checkpoint, f"{folder}/small.vasp", f"{folder}/warm", threads)
         seconds, memory = run(checkpoint, f"{folder}/POSCAR", f"{folder}/out", threads)
         output = sum(file.stat().st_size for file in Path(folder, "out").iterdir())
     return {
