@@ -109,9 +109,7 @@ def _by_polynomials(case: Case) -> Found:
         )
         for H in system.channels
     ]  # fmt: skip
-    counted = _fermi_level(found, system.electrons() / system.degeneracy)
-    # a level of the data is sharper than what the width of the kernel allows
-    e_fermi = counted if system.stated_fermi is None else system.stated_fermi
+    e_fermi = _fermi_level(found, system.electrons() / system.degeneracy)
     energies = _energies(case, e_fermi)
     curves = system.degeneracy * np.array([c.density(energies) for c in found])
     projected = (
@@ -122,7 +120,6 @@ def _by_polynomials(case: Case) -> Found:
         "method": "kpm",
         "n_moments": config["n_moments"],
         "n_vectors": n_vectors,
-        "e_fermi_by_kpm_eV": counted,
         "resolution_eV": max(c.resolution for c in found),
         "n_orbitals_integrated": float(sum(c.moments[:, 0].sum() for c in found)),
     }

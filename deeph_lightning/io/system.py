@@ -156,22 +156,26 @@ def checked(system: SystemData, files: dict[str, Path]) -> SystemData:
         with in_file(files[key], system.name):
             _check_onsite(op)
             op.check_hermitian(tol, system.name)
-            setattr(system, key, _in_cells_of_atoms(op, files[key]))
+    _count_cells(system, ("H", "S", "rho"), files)  # of one calculation
+    _count_cells(system, ("H_pred",), files)
     return system
 
 
-def _in_cells_of_atoms(op: Operator, file: Path) -> Operator:
+def _count_cells(system: SystemData, keys: tuple[str, ...], files: dict[str, Path]) -> None:
     """Count the cells of blocks from the atoms where they are; what changes is said."""
-    shifts = cells_of_blocks(op)
+    found = {key: op for key, op in system.operators() if key in keys}
+    all_shifts = [cells_of_blocks(op) for op in found.values()]
+    shifts = next((shifts for shifts in all_shifts if shifts.any()), None)
+    if shifts is None:
+        return
     moved = np.flatnonzero(shifts.any(axis=1))
-    if not len(moved):
-        return op
     log.warning(
-        "%s: structure '%s' has atom %d, and %d in all, in another cell than the blocks have "
-        "it; R of their pairs counted anew",
-        *(file, op.name, moved[0], len(moved)),
+        "%s: structure '%s' has atom %d, and %d in all, in another cell than the blocks of %s "
+        "have it; R of their pairs counted anew",
+        *(files["atoms"], system.name, moved[0], len(moved), " and ".join(found)),
     )
-    return with_cells_of_atoms(op, shifts)
+    for key, op in found.items():
+        setattr(system, key, with_cells_of_atoms(op, shifts))
 
 
 def _check_onsite(op: Operator) -> None:
