@@ -167,7 +167,7 @@ def check_structures(
                 f"structures periodic along all three vectors"
                 f"{', and molecules' if molecules else ''}. Give it three "
                 f"lattice vectors, with vacuum where it ends, and make it periodic along all "
-                f"(pbc=\"T T T\" in extended XYZ)."
+                f'(pbc="T T T" in extended XYZ).'
             )
             raise ConfigError(msg, key="structure")
 

@@ -62,9 +62,9 @@ class Strain:
 class Layers:
     """Shift the layers of a structure against each other.
 
-    Layers are sets of atoms between gaps along one lattice vector, also where they pass through
-    a face of the cell. The lowest stays; each other one is moved along the other two vectors by
-    any part of the cell, and its distance from the one below changes. The cell keeps its height.
+    Layers are sets of atoms between gaps along one lattice vector; they may pass through a face
+    of the cell. The lowest stays; each other one is moved along the other two vectors by any
+    part of the cell, and its distance from the one below changes. The cell keeps its height.
 
     Parameters
     ----------

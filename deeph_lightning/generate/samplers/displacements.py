@@ -104,8 +104,8 @@ class Einstein:
             if missing:
                 msg = (
                     f"sampler.einstein.einstein_temperature has {', '.join(self.theta)}; "
-                    f"structure '{atoms.info.get('name')}' holds {', '.join(missing)} too. Give "
-                    f"one for each element."
+                    f"structure '{atoms.info.get('name')}' holds {', '.join(missing)} too. "
+                    f"Give one for each element."
                 )
                 raise ConfigError(msg, key="sampler.einstein.einstein_temperature")
 
@@ -211,7 +211,13 @@ class Harmonic:
 def _contents(structure: Atoms) -> bytes:
     """Return all that the modes of a structure depend on."""
     cell = np.asarray(structure.cell.array)
-    parts = (structure.numbers, structure.get_masses(), structure.positions, cell, structure.pbc)
+    parts = (
+        structure.numbers,
+        structure.get_masses(),
+        structure.positions,
+        cell,
+        structure.pbc,
+    )
     return b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
 
 
