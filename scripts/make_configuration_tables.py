@@ -18,6 +18,8 @@ MARK = "<!-- tables: made by scripts/make_configuration_tables.py -->\n"
 GROUPS = ("data", "model", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger",
           "report", "paths", "experiment", "debug", "engine", "sampler",
           "cluster")  # fmt: skip
+#: Groups whose options have keys of one name with other values: a table for each option.
+SEPARATE = ("engine",)
 #: Entries with groups of their own.
 COMPOSED = ("train", "generate")
 ENTRIES = ("train", "predict", "evaluate", "solve", "convert", "inspect", "build", "generate")
@@ -49,7 +51,10 @@ def tables() -> str:
         files = [CONF / group / f"{name}.yaml" for name in names]
         parts += [f"\n## {group}\n\n", "| option | |\n|---|---|\n"]
         parts += [f"| `{group}={file.stem}` | {purpose(file)} |\n" for file in files]
-        if group not in ("experiment", "debug"):  # those only change keys of other groups
+        if group in SEPARATE:
+            for file in files:
+                parts += [f"\n`{group}={file.stem}`:\n", table(keys(file, f"{group}."))]
+        elif group not in ("experiment", "debug"):  # those only change keys of other groups
             rows: dict[str, tuple[str, str]] = {}
             for file in files:
                 for key, row in keys(file, f"{group}.").items():

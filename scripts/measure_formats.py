@@ -158,7 +158,8 @@ def pyscf_water() -> tuple[str, ...]:
     mf.grids.level = engine.grid_level
     mf.conv_tol, mf.conv_tol_grad = 1e-12, engine.conv_tol_grad
     mf.kernel()
-    system = engine.run(atoms, Path(), 0)
+    with tempfile.TemporaryDirectory() as folder:
+        system = engine.run(atoms, Path(folder), 0)
     energies = mf.mo_energy[None, None] * HARTREE_EV
     return row(
         "computed here: water, PBE, def2-SVP", system, Eigenvalues(np.zeros((1, 3)), energies)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Keys that decide what a structure is and what is computed of it.
-DECISIVE = ("seed", "min_distance", "max_draws", "sampler", "engine")
+#: Keys that decide what a structure is, beside those of the engine what is computed of it.
+DECISIVE = ("seed", "min_distance", "max_draws", "sampler")
 
 
 def run(cfg: DictConfig) -> Path:
@@ -71,7 +71,8 @@ def run(cfg: DictConfig) -> Path:
         engine,
         cluster,
         {"structures": {atoms.info["name"]: digest(atoms) for atoms in starts}}
-        | {key: config[key] for key in DECISIVE},
+        | {key: config[key] for key in DECISIVE}
+        | {"engine": {k: v for k, v in config["engine"].items() if k not in engine.incidental}},
         keep_files=config["keep_files"],
         retry_unconverged=config["retry_unconverged"],
     )

@@ -75,7 +75,8 @@ class Local:
                 msg = f"cluster.{key} = {number}: expected a positive number."
                 raise ConfigError(msg, key=f"cluster.{key}")
         self.n_thread = n_thread
-        n_core = len(os.sched_getaffinity(0))
+        has_affinity = hasattr(os, "sched_getaffinity")
+        n_core = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
         self.n_worker = n_worker or max(1, n_core // n_thread)
 
     def work_on(

@@ -25,9 +25,13 @@ class Engine(Protocol):
     ----------
     n_attempt
         How many ways to reach self-consistency it knows, at least one.
+    incidental
+        Settings that may differ where a data set is continued: they do not change the result,
+        or are paths of files whose hashes `check` gives.
     """
 
     n_attempt: int
+    incidental: tuple[str, ...]
 
     def check(self, structures: Sequence[Atoms]) -> dict[str, Any]:
         """Check, before any calculation, that all of them can be done.

@@ -25,7 +25,7 @@ from deeph_lightning.io.files import SAME_POSITION
 from deeph_lightning.io.formats import reader_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from ase import Atoms
 
@@ -51,9 +51,12 @@ def existing_files(files: Mapping[str, str], key: str) -> dict[str, Path]:
     return paths
 
 
-def digests(paths: Iterable[Path]) -> dict[str, str]:
-    """Return a hash of each file by its name."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+def digests(paths: Mapping[str, Path]) -> dict[str, str]:
+    """Return name and hash of the file of each element."""
+    return {
+        element: f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+        for element, path in paths.items()
+    }
 
 
 def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,7 +165,9 @@ def check_structures(
             msg = (
                 f"structure '{name}': periodic along {pbc.tolist()}; this engine computes "
                 f"structures periodic along all three vectors"
-                f"{', and molecules' if molecules else ''}. Give it a cell with vacuum."
+                f"{', and molecules' if molecules else ''}. Give it three "
+                f"lattice vectors, with vacuum where it ends, and make it periodic along all "
+                f'(pbc="T T T" in extended XYZ).'
             )
             raise ConfigError(msg, key="structure")
 

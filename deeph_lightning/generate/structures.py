@@ -29,7 +29,10 @@ class Sampler(Protocol):
     """A random change of a structure, with its settings."""
 
     def check(self, structures: Sequence[Atoms]) -> None:
-        """Check that the settings suit the start structures, as changed by samplers before.
+        """Check that the settings suit the structures that are to be changed next.
+
+        The first sampler gets all start structures at once; each later one gets every
+        structure by itself before it draws from it, as samplers before have changed it.
 
         Raises
         ------
@@ -106,8 +109,8 @@ def draw_structures(
     ConfigError
         A sampler does not suit the structures, or no draw of a structure was accepted.
     """
-    for sampler in samplers.values():
-        sampler.check(starts)
+    for first in list(samplers.values())[:1]:
+        first.check(starts)
     seen = _Seen()
     for number in range(n):
         yield _draw(starts, samplers, number, seed, min_distance, max_draws, seen)
@@ -127,7 +130,9 @@ def _draw(
         entropy = (seed, number, draw)
         rng = np.random.default_rng(entropy)
         atoms = starts[number % len(starts)].copy()
-        for sampler in samplers.values():
+        for n, sampler in enumerate(samplers.values()):
+            if n > 0:
+                sampler.check([atoms])
             atoms = sampler.draw(atoms, rng)
         atoms.calc = None
         atoms.info = {"name": sample_name(number)}

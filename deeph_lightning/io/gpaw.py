@@ -15,6 +15,7 @@ Source: Larsen, Vanin, Mortensen, Thygesen, Jacobsen, Phys. Rev. B 80, 195112 (2
 
 from __future__ import annotations
 
+import re
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,8 +43,9 @@ FILES: dict[str, tuple[str, ...]] = {"gpw": ("*.gpw",)}
 MAGIC, TAG = b"- of Ulm", b"gpaw"
 #: Blocks without a larger element are rounding of the Fourier sum; hartree, and 1 for S.
 NOISE = 1e-12
-#: Functionals with a Fock operator, which is not in the potential.
-HYBRIDS = ("EXX", "PBE0", "HSE03", "HSE06", "B3LYP")
+#: What names of functionals with a Fock operator contain: those of GPAW, also range-separated
+#: by Yukawa functions, and of libxc.
+HYBRID = re.compile(r"EXX|PBE0|HSE0|B3LYP|CAMY-|LCY-|HYB_", re.IGNORECASE)
 
 write = read_only("gpaw")
 
@@ -96,6 +98,11 @@ def read(
             if "S" in operators:
                 system.S = operator_from_elements(run.atoms, run.basis, S, unit="1")
     return checked(system, {"atoms": run.path, "H": run.path, "S": run.path})
+
+
+def is_hybrid(xc: str) -> bool:
+    """Whether a functional, in GPAW's words, has a Fock operator, which no potential holds."""
+    return HYBRID.search(xc) is not None
 
 
 def read_eigenvalues(path: str | Path, name: str | None = None) -> Eigenvalues | None:
@@ -198,7 +205,7 @@ def _refuse_others(file: Any, path: Path, name: str) -> None:
     n_spin = len(file.density.density)
     if mode != "lcao":
         what = f"its mode is '{mode}', expected 'lcao'"
-    elif xc in HYBRIDS:
+    elif is_hybrid(xc):
         what = f"its functional is {xc}, whose Fock operator is not in the file"
     elif n_spin not in {1, 2}:
         what = "it is non-collinear, expected a calculation without spin or a collinear one"

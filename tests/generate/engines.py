@@ -34,6 +34,7 @@ class Toy:
     """
 
     n_attempt = 3
+    incidental = ()
 
     def __init__(
         self,

@@ -48,6 +48,7 @@ def test_the_command_makes_a_set_to_train_on(tmp_path):
     # the longest pair of a molecule is not the range of H, where networks go to zero
     lengths = [open_source(output).read(f"0000{n}").atoms.get_distance(0, 1) for n in range(3)]
     assert data.r_target["H-H"] == pytest.approx(max(lengths) + MOLECULE_MARGIN)
+    assert generate(tmp_path, "n=3", "engine.max_memory_MB=1000") == output
     with pytest.raises(DataError, match=r"engine\.xc was 'pbe', now it is 'pbe0'"):
         generate(tmp_path, "n=3", "engine.xc=pbe0")
 

@@ -267,8 +267,29 @@ def test_settings_are_checked(case: Case) -> None:
         case.engine().check([water])
     slab = case.structure.copy()
     slab.pbc = (True, True, False)
-    with pytest.raises(ConfigError, match="three vectors"):
+    with pytest.raises(ConfigError, match=r"(?s)three vectors.*periodic along all"):
         case.engine().check([slab])
+
+
+def test_moved_files_are_the_same_and_other_content_is_not(case: Case, tmp_path: Path) -> None:
+    """Settings that may differ are those that the facts of an engine stand for."""
+    engine = case.engine()
+    assert set(engine.incidental) <= {"command", *case.settings}
+    before = engine.check([case.structure])
+    old, new = tmp_path / "data", tmp_path / "moved"
+    shutil.copytree(old, new)
+    moved = {
+        key: {x: path.replace(str(old), str(new)) for x, path in value.items()}
+        if isinstance(value, dict)
+        else value.replace(str(old), str(new))
+        for key, value in case.settings.items()
+        if key != "parameters"
+    }
+    assert {key for key in moved if moved[key] != case.settings[key]} <= set(engine.incidental)
+    assert case.engine(**moved).check([case.structure]) == before
+    for path in new.rglob("*C*"):
+        path.write_text(path.read_text() + "\n")
+    assert case.engine(**moved).check([case.structure]) != before
 
 
 def test_moments_and_k_points_are_in_the_input(case: Case, tmp_path: Path) -> None:

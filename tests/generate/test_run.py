@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ase.build import molecule
+from ase.build import bulk, molecule
 
 from deeph_lightning.errors import ConfigError, DataError
 from deeph_lightning.generate.clusters import Local, Serial, Slurm
 from deeph_lightning.generate.run import Run
-from deeph_lightning.generate.samplers.displacements import Rattle
+from deeph_lightning.generate.samplers.cells import Substitute
+from deeph_lightning.generate.samplers.displacements import Einstein, Rattle
 from deeph_lightning.generate.structures import draw_structures
 from deeph_lightning.io.source import open_source
 from tests.generate.engines import Toy
@@ -59,6 +60,18 @@ def test_repeated_structures_are_refused():
     moved = moved[[1, 0, 2]]
     with pytest.raises(ConfigError, match="same as structure 00000"):
         drawn(2, samplers={}, starts=[molecule("H2O"), moved])
+
+
+def test_samplers_are_checked_with_what_those_before_have_changed():
+    copper = bulk("Cu").repeat(2)
+    copper.info["name"] = "copper"
+    gold = {"substitute": Substitute({"Cu": ["Au"]}, 1.0)}
+    with pytest.raises(ConfigError, match="structure 'copper' holds Au too"):
+        drawn(1, samplers=gold | {"einstein": Einstein(300.0, {"Cu": 300.0})}, starts=[copper])
+    found = drawn(
+        1, samplers=gold | {"einstein": Einstein(300.0, {"Au": 200.0})}, starts=[copper]
+    )
+    assert set(found[0].atoms.symbols) == {"Au"}
 
 
 def test_structures_with_close_atoms_are_refused():

@@ -83,6 +83,22 @@ def test_harmonic_displacements_obey_equipartition():
     assert np.mean(energies) == pytest.approx(0.5 * 9 * units.kB * temperature, rel=0.15)
 
 
+def test_vibrations_are_those_of_the_elements_and_masses():
+    """Modes of start structures are kept, and serve no structure that differs from them."""
+    copper, gold, heavy = (bulk("Cu", a=3.8, cubic=True) for _ in range(3))
+    gold.symbols[:2] = "Au"
+    heavy.set_masses([500.0] * 4)
+    sampler = Harmonic(100.0, "emt")
+    sampler.check([copper])
+    assert len(sampler._modes) == 1
+    for changed in (gold, heavy):
+        fresh = Harmonic(100.0, "emt")
+        fresh.check([changed])
+        own, expected = (s.draw(changed, rng(1)).positions for s in (sampler, fresh))
+        np.testing.assert_array_equal(own, expected)
+        assert len(sampler._modes) == 1
+
+
 def test_strain_keeps_fractional_coordinates_and_open_directions():
     atoms = graphene(vacuum=8.0)
     atoms.rotate(20, "z", rotate_cell=True)
@@ -107,6 +123,24 @@ def test_layers_move_as_a_whole():
     assert abs(moved[2, 2]) > 1e-3
 
 
+def test_layers_pass_through_faces_of_the_cell():
+    """Two buckled layers; the atoms of one are on both sides of z = 0."""
+    heights = np.array([-0.4, 0.4, 3.0, 3.8])
+    atoms = Atoms("C4", positions=[[0.1, 0.2, z] for z in heights], cell=[3, 3, 9], pbc=True)
+    wrapped = atoms.copy()
+    wrapped.wrap()
+    assert wrapped.positions[0, 2] > 8
+    both = [Layers(spacing_stdev=0.2).draw(own, rng(3)) for own in (atoms, wrapped)]
+    for moved in both:
+        np.testing.assert_allclose(moved.get_distance(0, 1, mic=True), 0.8, atol=1e-12)
+        np.testing.assert_allclose(moved.get_distance(2, 3, mic=True), 0.8, atol=1e-12)
+        moved.wrap()
+    np.testing.assert_allclose(both[0].positions, both[1].positions, atol=1e-12)
+    open_ended = wrapped.copy()
+    open_ended.pbc = (True, True, False)
+    assert Layers()._layer_of(open_ended).max() == 2
+
+
 def test_substitution_is_as_probable_as_it_says():
     atoms = bulk("Si").repeat(8)
     symbols = Substitute({"Si": ["Ge"]}, 0.25).draw(atoms, rng()).get_chemical_symbols()
@@ -126,7 +160,7 @@ def test_substitution_is_as_probable_as_it_says():
         (lambda: Substitute({"Si": ["Ge"]}, 0.5), molecule("H2O"), "has not"),
         (lambda: Substitute({"Si": ["Gx"]}, 0.5), None, "expected elements"),
         (lambda: Substitute({"Si": ["Ge"]}, 1.5), None, "probability"),
-        (lambda: Einstein(300.0, {"H": 100.0}), molecule("H2O"), "hold O too"),
+        (lambda: Einstein(300.0, {"H": 100.0}), molecule("H2O"), "holds O too"),
         (lambda: Harmonic(300.0, "emtt"), None, "ASE cannot make it"),
         (lambda: Harmonic(300.0, "emt"), molecule("SiH4"), "cannot compute structure"),
         (lambda: MolecularDynamics(300.0, "none"), molecule("H2O"), "ASE cannot"),

@@ -20,6 +20,7 @@ from deeph_lightning.io.formats import (
     write_structure_folder,
 )
 from deeph_lightning.io.gates import check_gates
+from deeph_lightning.io.gpaw import is_hybrid
 from deeph_lightning.io.system import SystemData
 from deeph_lightning.report.inspection import computed_eigenvalues
 from tests.io import gates
@@ -136,6 +137,15 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
 def test_other_modes_and_hybrids_are_refused(tmp_path: Path) -> None:
     content = (GAAS / "GaAs.gpw").read_bytes()
     assert content.count(b'"PBE"') == 1
-    (tmp_path / "GaAs.gpw").write_bytes(content.replace(b'"PBE"', b'"EXX"'))
-    with pytest.raises(FormatError, match="functional is EXX, whose Fock operator"):
-        read_structure_folder(tmp_path)
+    for name in ("EXX", "exx"):
+        changed = content.replace(b'"PBE"', f'"{name}"'.encode())
+        (tmp_path / "GaAs.gpw").write_bytes(changed)
+        with pytest.raises(FormatError, match=f"functional is {name}, whose Fock operator"):
+            read_structure_folder(tmp_path)
+
+
+def test_names_of_hybrids() -> None:
+    hybrids = "PBE0 hse06 YS-PBE0 CAMY-B3LYP LCY-PBE LCY-BLYP(0.75) HYB_GGA_XC_PBEH:stencil=2"
+    assert all(map(is_hybrid, hybrids.split()))
+    others = "LDA PBE revPBE RPBE BLYP TPSS vdW-DF2 GGA_X_PBE_SOL+GGA_C_PBE_SOL"
+    assert not any(map(is_hybrid, others.split()))

@@ -68,6 +68,7 @@ class Abacus:
     """
 
     n_attempt = len(MIXING)
+    incidental = ("command", "pseudopotentials", "orbitals")
 
     def __init__(
         self,
@@ -94,7 +95,11 @@ class Abacus:
         check_command(self.command)
         elements = self.pseudopotentials.keys() & self.orbitals.keys()
         check_structures(structures, elements, "engine.pseudopotentials, or engine.orbitals,")
-        return {"code": "ABACUS", "files": digests(self._files())}
+        return {
+            "code": "ABACUS",
+            "pseudopotentials": digests(self.pseudopotentials),
+            "orbitals": digests(self.orbitals),
+        }
 
     def run(self, structure: Atoms, folder: Path, attempt: int) -> SystemData:
         """Compute one structure (see `engine.Engine`)."""

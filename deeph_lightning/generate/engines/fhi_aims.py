@@ -59,6 +59,7 @@ class FHIaims:
     """
 
     n_attempt = len(MIXING)
+    incidental = ("command", "species_defaults")
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class FHIaims:
         check_command(self.command)
         check_structures(structures, None, "engine.species_defaults", molecules=True)
         elements = sorted({symbol for atoms in structures for symbol in atoms.symbols})
-        return {"code": "FHI-aims", "files": digests(self._species(elements).values())}
+        return {"code": "FHI-aims", "species_defaults": digests(self._species(elements))}
 
     def run(self, structure: Atoms, folder: Path, attempt: int) -> SystemData:
         """Compute one structure (see `engine.Engine`)."""

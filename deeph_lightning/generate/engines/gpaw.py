@@ -56,6 +56,7 @@ class GPAW:
     """
 
     n_attempt = len(MIXING)
+    incidental = ()
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class GPAW:
             ("h", h > 0, "a positive length, Å"),
             ("density", density > 0, "a positive number"),
             ("max_cycle", max_cycle >= 1, "at least one"),
-            ("xc", xc not in gpw.HYBRIDS, "a functional that is no hybrid"),
+            ("xc", not gpw.is_hybrid(xc), "a functional that is no hybrid"),
         ):
             if not is_right:
                 value = getattr(self, key)

@@ -76,6 +76,7 @@ class OpenMX:
     """
 
     n_attempt = len(MIXING)
+    incidental = ("command", "data_path")
 
     def __init__(
         self,
@@ -106,8 +107,11 @@ class OpenMX:
         check_command(self.command)
         elements = self.orbitals.keys() & self.pseudopotentials.keys()
         check_structures(structures, elements, "engine.orbitals, or engine.pseudopotentials,")
-        files = [*self._orbital_files.values(), *self._pseudo_files.values()]
-        return {"code": "OpenMX", "files": digests(files)}
+        return {
+            "code": "OpenMX",
+            "orbitals": digests(self._orbital_files),
+            "pseudopotentials": digests(self._pseudo_files),
+        }
 
     def run(self, structure: Atoms, folder: Path, attempt: int) -> SystemData:
         """Compute one structure (see `engine.Engine`)."""

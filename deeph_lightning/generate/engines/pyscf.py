@@ -82,6 +82,7 @@ class PySCF:
     """
 
     n_attempt = 3
+    incidental = ("max_memory_MB",)
 
     def __init__(
         self,
@@ -150,7 +151,7 @@ class PySCF:
             msg = (
                 f"structure '{name}': periodic along {atoms.pbc.tolist()}; the engine pyscf "
                 f"computes molecules, and cells periodic along all three vectors. Give a slab "
-                f"a third vector with vacuum."
+                f"a third vector with vacuum, and make it periodic along it."
             )
             raise ConfigError(msg, key="structure")
         if atoms.pbc.all() and (self.method == "gks" or self.relativity is not None):

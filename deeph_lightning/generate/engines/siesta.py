@@ -68,6 +68,7 @@ class Siesta:
     """
 
     n_attempt = len(MIXING)
+    incidental = ("command", "pseudopotentials")
 
     def __init__(
         self,
@@ -85,7 +86,7 @@ class Siesta:
         """Check program, elements and periodicity (see `engine.Engine`)."""
         check_command(self.command)
         check_structures(structures, self.pseudopotentials, "engine.pseudopotentials")
-        return {"code": "SIESTA", "files": digests(self.pseudopotentials.values())}
+        return {"code": "SIESTA", "pseudopotentials": digests(self.pseudopotentials)}
 
     def run(self, structure: Atoms, folder: Path, attempt: int) -> SystemData:
         """Compute one structure (see `engine.Engine`)."""

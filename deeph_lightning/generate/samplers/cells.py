@@ -62,9 +62,9 @@ class Strain:
 class Layers:
     """Shift the layers of a structure against each other.
 
-    Layers are sets of atoms between gaps along one lattice vector. The lowest stays; each other
-    one is moved along the other two vectors by any part of the cell, and its distance from the
-    one below changes. The cell keeps its height.
+    Layers are sets of atoms between gaps along one lattice vector; they may pass through a face
+    of the cell. The lowest stays; each other one is moved along the other two vectors by any
+    part of the cell, and its distance from the one below changes. The cell keeps its height.
 
     Parameters
     ----------
@@ -130,8 +130,18 @@ class Layers:
         return normal / np.linalg.norm(normal)
 
     def _layer_of(self, atoms: Atoms) -> np.ndarray:
-        """Return the layer of each atom, numbered upwards, ``(A,)``."""
-        heights = atoms.positions @ self._normal(atoms)
+        """Return the layer of each atom, numbered upwards, ``(A,)``.
+
+        Along a periodic vector the lowest layer is the one above the largest gap.
+        """
+        normal = self._normal(atoms)
+        heights = atoms.positions @ normal
+        if atoms.pbc[self.axis]:
+            period = abs(float(np.asarray(atoms.cell.array)[self.axis] @ normal))
+            heights = np.mod(heights, period)
+            order = np.argsort(heights)
+            below = np.diff(heights[order], prepend=heights[order[-1]] - period)
+            heights = np.mod(heights - heights[order[np.argmax(below)]], period)
         order = np.argsort(heights)
         layer = np.empty(len(atoms), dtype=np.int64)
         steps = np.diff(heights[order], prepend=heights[order[0]]) > self.gap

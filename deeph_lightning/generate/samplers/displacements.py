@@ -99,13 +99,15 @@ class Einstein:
         """Check that every element has an Einstein temperature."""
         if not isinstance(self.theta, Mapping):
             return
-        missing = {s for atoms in structures for s in atoms.symbols} - set(self.theta)
-        if missing:
-            msg = (
-                f"sampler.einstein.einstein_temperature has {', '.join(self.theta)}; the "
-                f"structures hold {', '.join(sorted(missing))} too. Give one for each element."
-            )
-            raise ConfigError(msg, key="sampler.einstein.einstein_temperature")
+        for atoms in structures:
+            missing = sorted(set(atoms.symbols) - set(self.theta))
+            if missing:
+                msg = (
+                    f"sampler.einstein.einstein_temperature has {', '.join(self.theta)}; "
+                    f"structure '{atoms.info.get('name')}' holds {', '.join(missing)} too. "
+                    f"Give one for each element."
+                )
+                raise ConfigError(msg, key="sampler.einstein.einstein_temperature")
 
     def draw(self, structure: Atoms, rng: np.random.Generator) -> Atoms:
         """Return a displaced copy."""
@@ -135,8 +137,9 @@ def oscillator_width(theta: NDArray[np.float64], temperature: float) -> NDArray[
 class Harmonic:
     """Displace along vibrations, which a calculator of ASE gives, as quantum oscillators.
 
-    The dynamical matrix of each start structure is made once, by central differences of the
-    forces. Translations, rotations of molecules and unstable modes are not excited.
+    The dynamical matrix comes from central differences of the forces: once for each start
+    structure, or for every structure that a sampler before has changed. Translations,
+    rotations of molecules and unstable modes are not excited.
 
     Parameters
     ----------
@@ -165,46 +168,57 @@ class Harmonic:
         self.temperature = positive("harmonic.temperature", temperature)
         self.step = positive("harmonic.step", step)
         self.calculator, self.arguments = calculator, dict(arguments or {})
-        self._modes: dict[str, NDArray[np.float64]] = {}
+        self._modes: dict[bytes, NDArray[np.float64]] = {}
         make_calculator("harmonic", calculator, self.arguments)
 
     def check(self, structures: Sequence[Atoms]) -> None:
-        """Check that the calculator can do the structures."""
-        for atoms in structures:
-            self._of(atoms)
+        """Check that the calculator can do the structures; keep their modes, no others."""
+        self._modes = {_contents(atoms): self._modes_of(atoms) for atoms in structures}
 
     def draw(self, structure: Atoms, rng: np.random.Generator) -> Atoms:
         """Return a displaced copy."""
-        modes = self._of(structure)
+        modes = self._modes.get(_contents(structure))
+        if modes is None:
+            modes = self._modes_of(structure)
         atoms = structure.copy()
         steps = (modes @ rng.normal(size=modes.shape[1])).reshape(-1, 3)
         atoms.positions += steps / np.sqrt(atoms.get_masses())[:, None]
         return atoms
 
-    def _of(self, structure: Atoms) -> NDArray[np.float64]:
+    def _modes_of(self, structure: Atoms) -> NDArray[np.float64]:
         """Return mass-weighted modes times their widths, ``(3A, modes)``, Å·u^(1/2)."""
-        key = structure.positions.tobytes() + structure.cell.array.tobytes()
-        if key not in self._modes:
-            calculator = make_calculator("harmonic", self.calculator, self.arguments)
-            forces = forces_of("harmonic", calculator, structure)
-            root = np.sqrt(np.repeat(structure.get_masses(), 3))
-            matrix = np.empty((len(root), len(root)))
-            for n in range(len(root)):
-                ends = []
-                for sign in (1, -1):
-                    moved = structure.copy()
-                    moved.positions.ravel()[n] += sign * self.step
-                    ends.append(forces(moved).ravel())
-                matrix[n] = (ends[1] - ends[0]) / (2 * self.step)
-            inner = np.eye(len(root)) - _rigid_motions(structure)
-            weighted = inner @ ((matrix + matrix.T) / 2 / np.outer(root, root)) @ inner
-            values, vectors = np.linalg.eigh(weighted)
-            is_bound = values > SOFT_MODE * values.max()
-            # eV/(Å² u) to angular frequencies, 1/fs
-            omega = np.sqrt(values[is_bound]) * np.sqrt(units._e / units._amu) * 1e-5
-            widths = oscillator_width(HBAR_OVER_KB * omega, self.temperature)
-            self._modes[key] = vectors[:, is_bound] * widths
-        return self._modes[key]
+        calculator = make_calculator("harmonic", self.calculator, self.arguments)
+        forces = forces_of("harmonic", calculator, structure)
+        root = np.sqrt(np.repeat(structure.get_masses(), 3))
+        matrix = np.empty((len(root), len(root)))
+        for n in range(len(root)):
+            ends = []
+            for sign in (1, -1):
+                moved = structure.copy()
+                moved.positions.ravel()[n] += sign * self.step
+                ends.append(forces(moved).ravel())
+            matrix[n] = (ends[1] - ends[0]) / (2 * self.step)
+        inner = np.eye(len(root)) - _rigid_motions(structure)
+        weighted = inner @ ((matrix + matrix.T) / 2 / np.outer(root, root)) @ inner
+        values, vectors = np.linalg.eigh(weighted)
+        is_bound = values > SOFT_MODE * values.max()
+        # eV/(Å² u) to angular frequencies, 1/fs
+        omega = np.sqrt(values[is_bound]) * np.sqrt(units._e / units._amu) * 1e-5
+        widths = oscillator_width(HBAR_OVER_KB * omega, self.temperature)
+        return np.asarray(vectors[:, is_bound] * widths)
+
+
+def _contents(structure: Atoms) -> bytes:
+    """Return all that the modes of a structure depend on."""
+    cell = np.asarray(structure.cell.array)
+    parts = (
+        structure.numbers,
+        structure.get_masses(),
+        structure.positions,
+        cell,
+        structure.pbc,
+    )
+    return b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
 
 
 def _rigid_motions(structure: Atoms) -> NDArray[np.float64]:
