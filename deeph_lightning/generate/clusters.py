@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import joblib
+
 from deeph_lightning.errors import ConfigError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -75,9 +77,7 @@ class Local:
                 msg = f"cluster.{key} = {number}: expected a positive number."
                 raise ConfigError(msg, key=f"cluster.{key}")
         self.n_thread = n_thread
-        has_affinity = hasattr(os, "sched_getaffinity")
-        n_core = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-        self.n_worker = n_worker or max(1, n_core // n_thread)
+        self.n_worker = n_worker or max(1, joblib.cpu_count() // n_thread)
 
     def work_on(
         self, work: Callable[[Any, Task], Result], shared: Any, tasks: Sequence[Task]

@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import joblib
 from rich import progress as bars
 from rich.console import Console
 
@@ -26,7 +27,7 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 def count_workers(n_worker: int | None, n_task: int) -> int:
     """Return how many processes to use; None means all cores where there is enough to do."""
     if n_worker is None:
-        return min(len(os.sched_getaffinity(0)), n_task // MIN_SHARE)
+        return min(joblib.cpu_count(), n_task // MIN_SHARE)
     return min(n_worker, n_task)
 
 
