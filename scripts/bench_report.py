@@ -90,9 +90,10 @@ def shipped_batch(option: str, n_structure: int) -> tuple[HamiltonianModel, list
     data = HamiltonianDataModule(shipped("data/graphene/graphene.h5"), node["r_message"])
     data.prepare_data()
     data.setup("fit")
-    basis = {label: list(shells) for label, shells in data.basis.shells.items()}
     torch.manual_seed(0)
-    model = build(node | {"basis": basis, "r_target": data.r_target}, key="model")
+    model = build(
+        node | {"basis": data.basis.to_dict(), "r_target": data.r_target}, key="model"
+    )
     graphs = [data.dataset("train")[n] for n in range(n_structure)]
     model.fit_statistics(lambda: iter(graphs))
     return model, [model.prepare(graph) for graph in graphs]

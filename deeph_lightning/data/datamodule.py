@@ -173,11 +173,11 @@ class HamiltonianDataModule(LightningDataModule):
         if self._overlaps is None:
             return self.train_graphs()
         store = GraphStore(self._overlaps.store_path)
-        here, there = (_shells(one.basis) for one in (self.store, store))
-        if here != there:
+        if store.basis != self.basis:
             raise BasisMismatchError(
-                f"data.overlap_root = {self._overlaps.root}: its basis is {there}, that of "
-                f"{self.root} is {here}.\n  Give a set of the same orbitals.",
+                f"data.overlap_root = {self._overlaps.root}: its basis is "
+                f"{store.basis.to_dict()}, that of {self.root} is {self.basis.to_dict()}.\n  "
+                "Give a set of the same orbitals.",
                 path=self._overlaps.root,
             )
         if not store.report["n_with_overlap"]:
@@ -275,7 +275,3 @@ class HamiltonianDataModule(LightningDataModule):
     ) -> Graph:
         """Copy a batch; from page-locked memory that goes on while the GPU computes."""
         return batch.to(device, non_blocking=device.type == "cuda")
-
-
-def _shells(basis: OrbitalBasis) -> dict[str, list[int]]:
-    return {label: list(shells) for label, shells in basis.shells.items()}

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import joblib
 
 from deeph_lightning.errors import ConfigError, MissingDependencyError
+from deeph_lightning.io.parallel import THREAD_VARIABLES, worker_threads
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from distributed import Client
-
-#: What libraries of linear algebra read when they are loaded.
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -85,7 +81,7 @@ class Local:
         """Work on the tasks in processes of a ``LocalCluster`` (see `Cluster`)."""
         distributed = _imported("distributed")
         with (
-            _threads(self.n_thread),
+            worker_threads(self.n_thread),
             distributed.LocalCluster(
                 n_workers=min(self.n_worker, len(tasks)),
                 threads_per_worker=1,
@@ -125,7 +121,7 @@ class Slurm:
             An option is not one of its own.
         """
         jobqueue = _imported("dask_jobqueue")
-        exports = [f"export {name}={self.n_thread}" for name in _THREAD_VARIABLES]
+        exports = [f"export {name}={self.n_thread}" for name in THREAD_VARIABLES]
         prologue = [*exports, *self.options.get("job_script_prologue", [])]
         try:
             return jobqueue.SLURMCluster(**self.options | {"job_script_prologue": prologue})
@@ -160,21 +156,6 @@ def _stream(
         else:
             yield task, f"its process died ({type(future.exception()).__name__})"
         future.release()
-
-
-@contextmanager
-def _threads(n: int) -> Iterator[None]:
-    """Make workers that start inside use n threads for linear algebra."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(n)))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _imported(name: str) -> Any:

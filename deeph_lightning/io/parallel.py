@@ -21,7 +21,8 @@ Result = TypeVar("Result")
 
 #: Tasks for each process below which starting it takes longer than it saves.
 MIN_SHARE = 8
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+#: What libraries of linear algebra read when they are loaded.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def count_workers(n_worker: int | None, n_task: int) -> int:
@@ -61,7 +62,7 @@ def work_on(
             yield task, work(shared, task)
         return
     context = multiprocessing.get_context("spawn")
-    with _one_thread_each():
+    with worker_threads(1):
         pool = ProcessPoolExecutor(count, context, _set_shared, (work, shared))
         try:
             futures = {pool.submit(_call, task): task for task in tasks}
@@ -106,10 +107,10 @@ def progress_bar(
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Make processes that start inside use one thread for linear algebra."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+def worker_threads(n: int) -> Iterator[None]:
+    """Make processes that start inside use n threads for linear algebra."""
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(n)))
     try:
         yield
     finally:

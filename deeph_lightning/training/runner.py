@@ -202,7 +202,7 @@ def _set_process(config: Mapping[str, Any]) -> None:
 def _make_module(
     config: Mapping[str, Any], datamodule: HamiltonianDataModule
 ) -> HamiltonianModule:
-    basis = {label: list(shells) for label, shells in datamodule.basis.shells.items()}
+    basis = datamodule.basis.to_dict()
     r_target = {pair: float(r) for pair, r in datamodule.r_target.items()}
     optimizer = dict(config["optimizer"])
     if "mixed" in config["trainer"]["precision"] and "fused" in optimizer:
