@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich import print_json
 
 if TYPE_CHECKING:
@@ -148,24 +149,33 @@ def moments(
     pencil: Any, matrices: Any, options: argparse.Namespace, clock: Clock
 ) -> dict[str, Any]:
     """Compute Chebyshev moments."""
-    from deeph_lightning.solve.kpm import moments_at, overlap_inverse, spectrum_ends
+    from deeph_lightning.solve.kpm import (
+        FILLING,
+        Chebyshev,
+        moments_at,
+        overlap_inverse,
+        spectrum_ends,
+    )
 
     inverse = overlap_inverse(matrices, pencil, options.library[0])
     clock.read("factorise")
     low, high = spectrum_ends(matrices, inverse, pencil.name)
     clock.read("ends")
-    found = moments_at(
-        matrices, inverse, pencil.row_block * 0, 0.5 * (low + high), 0.52 * (high - low),
-        options.moments, options.vectors, seed=0, k=options.k,
+    centre, half_width = 0.5 * (low + high), 0.5 * (high - low) / FILLING
+    one_group = np.zeros(pencil.n_orb, dtype=np.int64)
+    values = moments_at(
+        matrices, inverse, one_group, centre, half_width, options.moments, options.vectors,
+        seed=0, k=options.k,
     )  # fmt: skip
+    found = Chebyshev(values, centre, half_width)
     clock.read("moments")
     return {
         "lowest_eV": low,
         "highest_eV": high,
         "moments": options.moments,
         "vectors": options.vectors,
-        "resolution_eV": 3.1415927 * 0.52 * (high - low) / options.moments,
-        "orbitals_by_trace": float(found[0, 0]),
+        "resolution_eV": found.resolution,
+        "orbitals_by_trace": float(found.moments[0, 0]),
     }
 
 

@@ -88,21 +88,12 @@ class PartedStructure:
     def rows(self, n: int) -> tuple[NDArray[np.int64], ...]:
         """Return R, i, j of the blocks of a part, in the order of `predict`."""
         part = self.part(n, halo=False)
-        own, graph = part.atoms[part.is_own], part.graph
-        R = torch.cat([graph.pair_R.new_zeros(len(own), 3), graph.pair_R[: graph.n_target]])
-        i, j = (
-            torch.cat([own, part.atoms[ends[: graph.n_target]]])
-            for ends in (graph.pair_i, graph.pair_j)
-        )
-        return R.numpy(), i.numpy(), j.numpy()
+        return _rows(part.graph, part.atoms, part.atoms[part.is_own])
 
     def pairs(self) -> PairTable:
         """Return all pairs of H, one of every couple, and the onsite ones."""
-        graph, own = self.graph, torch.arange(self.graph.n_atom)
-        n = graph.n_target
-        R = torch.cat([graph.pair_R.new_zeros(len(own), 3), graph.pair_R[:n]])
-        i, j = (torch.cat([own, ends[:n]]) for ends in (graph.pair_i, graph.pair_j))
-        return PairTable.from_arrays(R.numpy(), i.numpy(), j.numpy())[0]
+        everything = torch.arange(self.graph.n_atom)
+        return PairTable.from_arrays(*_rows(self.graph, everything, everything))[0]
 
     def write(self, folder: Path, info: Mapping[str, Any], ranks: Ranks) -> Spread | None:
         """Predict all parts and write the folder; every process must call it.
@@ -213,3 +204,13 @@ class PartedStructure:
         counts = self.predictor.basis.orbital_counts(species_labels(self.atoms))
         shapes = np.column_stack((counts[pairs.i], counts[pairs.j]))
         return Spread(pairs, np.diff(block_offsets(shapes)), n_network)
+
+
+def _rows(
+    graph: Graph, atoms: torch.Tensor, own: torch.Tensor
+) -> tuple[NDArray[np.int64], ...]:
+    """Return R, i, j of onsite pairs of `own`, then of target pairs; `atoms` numbers those."""
+    n = graph.n_target
+    R = torch.cat([graph.pair_R.new_zeros(len(own), 3), graph.pair_R[:n]])
+    i, j = (torch.cat([own, atoms[ends[:n]]]) for ends in (graph.pair_i, graph.pair_j))
+    return R.numpy(), i.numpy(), j.numpy()
