@@ -26,7 +26,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from deeph_lightning.inference.predict import find_device
 from deeph_lightning.nn.e3 import irreps_of
 from deeph_lightning.nn.edge_frame import EdgeFrames
-from deeph_lightning.nn.layout import EdgeTensor, Layout, rotate_to_edges, rotate_to_nodes
+from deeph_lightning.nn.layout import EdgeTensor, Layout
+from deeph_lightning.nn.rotation import rotate_to_edges, rotate_to_nodes
 from deeph_lightning.nn.so2 import SO2Linear
 
 #: Side of the square matrices that show what the machine can do.
@@ -107,7 +108,7 @@ def layers(l_max: int, options: argparse.Namespace, device: torch.device) -> dic
     so2 = SO2Linear([layout], layout).to(device)
     zero = torch.randn(2, n_pair, sum(layout.zero_sizes), device=device)
     rest = torch.randn(2, 2, n_pair, sum(layout.rest_sizes), device=device)
-    ends = list(torch.randn(2, n_pair, layout.node_size, device=device))
+    ends = list(torch.randn(2, n_pair, layout.wide_size, device=device))
 
     def in_frames(zero: Tensor, rest: Tensor) -> tuple[Tensor, ...]:
         edge, _ = so2(EdgeTensor(zero, rest))

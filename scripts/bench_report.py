@@ -22,9 +22,13 @@ from deeph_lightning.config.targets import build
 from deeph_lightning.data.datamodule import HamiltonianDataModule
 from deeph_lightning.data.graph import Graph, collate
 from deeph_lightning.models.base import HamiltonianModel
-from deeph_lightning.training.environment import environment_record, write_json
+from deeph_lightning.training.environment import (
+    environment_record,
+    keep_freed_memory,
+    write_json,
+)
 
-WARMUP = 3
+WARMUP = 1
 
 
 @dataclass
@@ -58,11 +62,13 @@ def in_turns(
 ) -> dict[str, list[float]]:
     """Time every call `repeat` times, one after the other, after warm-up; s.
 
-    What else the machine does strikes all of them.
+    What else the machine does strikes all of them. A call that is not timed comes before each
+    that is, so that caches and memory are those of a process that does nothing else.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for n in range(WARMUP + repeat):
         for name, call in calls.items():
+            call()
             span = seconds(call, device)
             if n >= WARMUP:
                 times[name].append(span)
@@ -106,6 +112,7 @@ def training_step(
 
     AdamW, as the peers have it, is fused into one kernel for every network.
     """
+    keep_freed_memory()  # as the training command does
     model.to(device)
     graph = collate(graphs).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)

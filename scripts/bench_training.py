@@ -5,9 +5,9 @@
     python scripts/bench_training.py --json outputs/bench/training.json
 
 A training step is forward, loss, backward and optimiser. The networks take turns, so that what
-else the machine does strikes all of them; medians after warm-up. Memory is the largest of a
-step above that before it: of the process on a CPU (each network has one of its own for that),
-of the allocator on a GPU. Two networks in the JSON give `ratio_step_time` (second over first)
+else the machine does strikes all of them, each with a step of its own before the timed one;
+medians after warm-up. Memory is the largest of a step above that before it: of the process on a
+CPU (each network has one of its own for that), of the allocator on a GPU. Two networks in the JSON give `ratio_step_time` (second over first)
 and `ratio_parameters` (first over second). In the same run the float32 prediction is compared
 with float64.
 """

@@ -31,9 +31,10 @@ from deeph_lightning.nn.e3 import (
     irreps_of,
     layout_of,
 )
-from deeph_lightning.nn.layout import Layout, rotate_to_edges
+from deeph_lightning.nn.layout import Layout
 from deeph_lightning.nn.precision import full_precision
 from deeph_lightning.nn.radial import polynomial_envelope
+from deeph_lightning.nn.rotation import rotate_to_edges
 from deeph_lightning.nn.scatter import Segments
 
 if TYPE_CHECKING:
@@ -329,7 +330,7 @@ class DeepHE3(HamiltonianModel):
             summed = messages.sum(edge.index_select(0, messages.index))
         else:
             summed = edge[2 * n_pair :]
-        one, two = edge[:n], edge[n_pair : n_pair + n]
+        one, two = (self.layouts[1].widen(edge[start : start + n]) for start in (0, n_pair))
         hidden = rotate_to_edges(one, two, frames.first(n), self.layouts[1])
         return {
             "H_onsite": self.read_onsite(graph, x, summed),

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from deeph_lightning.models.base import HamiltonianModel
 from deeph_lightning.nn.attention import SmoothAttention
 from deeph_lightning.nn.edge_frame import EdgeFrames
-from deeph_lightning.nn.layout import EdgeTensor, Layout, rotate_to_edges, rotate_to_nodes
+from deeph_lightning.nn.layout import EdgeTensor, Layout
 from deeph_lightning.nn.node import NodeFeedForward, NodeLinear, NodeNorm
 from deeph_lightning.nn.precision import full_precision
 from deeph_lightning.nn.radial import RadialBasis, polynomial_envelope
+from deeph_lightning.nn.rotation import rotate_to_edges, rotate_to_nodes
 from deeph_lightning.nn.scatter import Segments
 from deeph_lightning.nn.so2 import EdgeActivation, SO2Linear
 
@@ -139,7 +140,7 @@ class ELCTBlock(nn.Module):
         edges: MessageEdges,
         sums: list[Tensor] | None,
     ) -> tuple[EdgeTensor, list[Tensor]]:
-        """Update pair features and sum messages, from normalised node features ``(A, F)``."""
+        """Update pair features and sum messages, from normalised wide features ``(A, W)``."""
         ends = x.index_select(0, edges.segments.receiver).chunk(2)
         inputs = [rotate_to_edges(*ends, edges.frames, self.layout)]
         if pair is not None:
@@ -158,12 +159,14 @@ class ELCTBlock(nn.Module):
     ) -> tuple[Tensor, list[EdgeTensor | None]]:
         """Update node features ``(A, F)`` and pair features, part by part of the edges."""
         known = self.norm(x[:, : self.layout.node_size])  # natural channels come first
+        known = self.layout.widen(known)
         updated: list[EdgeTensor | None] = []
         sums: list[Tensor] | None = None
         for pair, part in zip(pairs, edges, strict=True):
             update, sums = self.convolve(known, pair, part, sums)
             updated.append(update)
-        x = x + self.node_out(self.attention.finish(sums))
+        heard = self.full_layout.narrow(self.attention.finish(sums))
+        x = x + self.node_out(heard)
         return x + self.feed(self.feed_norm(x)), updated
 
 
@@ -294,7 +297,7 @@ class ELCT(HamiltonianModel):
         for block in self.blocks:
             x, pairs = block(x, pairs, edges())
         x = self.norm(x)
-        nodes = self.head_node(x)
+        nodes = self.head_layout.widen(self.head_node(x))
         summed: Tensor | None = None
         hopping = []
         for part, pair, part_edges in zip(parts, pairs, edges(), strict=True):
@@ -304,7 +307,7 @@ class ELCT(HamiltonianModel):
             summed = part_edges.segments.sum(message * envelope, summed)
             hopping.append(self.hopping(part, nodes, pair, part_edges))
         return {
-            "H_onsite": self.read_onsite(graph, x, summed),
+            "H_onsite": self.read_onsite(graph, x, self.head_layout.narrow(summed)),
             "H_hopping": hopping[0] if len(hopping) == 1 else torch.cat(hopping),
         }
 
@@ -338,7 +341,7 @@ class ELCT(HamiltonianModel):
         graph
             All pairs, or a part of them.
         nodes
-            ``(A, F)`` node features in the layout of the head.
+            ``(A, W)`` wide node features in the layout of the head.
         pair, edges
             Features of the message edges among the pairs, and what is known of them.
         """

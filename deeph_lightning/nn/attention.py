@@ -33,13 +33,18 @@ class SmoothAttention(nn.Module):
         self.n_heads = n_heads
         columns: list[int] = []
         position: dict[tuple[str, int], int] = {}
-        for tower in layout.towers:
-            for l in range(tower.l_first, tower.l_last + 1):
-                first = position.get((tower.parity, l), 0)
-                count = getattr(layout, tower.parity)[l]
-                heads = [(first + c) * n_heads // count for c in range(tower.channels)]
+        for slab in layout.slabs:
+            for l in range(slab.l_first, slab.l_last + 1):
+                heads: list[int] = []
+                for n, _ in slab.towers:
+                    parity, first_degree, _, channels = layout.towers[n]
+                    if l < first_degree:  # rows of zeros
+                        heads += [0] * channels
+                        continue
+                    first, count = position.get((parity, l), 0), getattr(layout, parity)[l]
+                    heads += [(first + c) * n_heads // count for c in range(channels)]
+                    position[parity, l] = first + channels
                 columns += heads * (2 * l + 1)
-                position[tower.parity, l] = first + tower.channels
         self.register_buffer("head", torch.tensor(columns), persistent=False)
 
     def gather(
@@ -52,7 +57,7 @@ class SmoothAttention(nn.Module):
     ) -> list[Tensor]:
         """Sum over neighbours what `finish` needs, or add it to the sums of other edges.
 
-        Messages ``(2P, F)``, logits ``(2, P, heads)``, envelope ``(P,)``.
+        Wide messages ``(2P, W)``, logits ``(2, P, heads)``, envelope ``(P,)``.
         """
         into = into or [None, None, None]
         envelope = envelope.repeat(2)[:, None]
@@ -67,7 +72,7 @@ class SmoothAttention(nn.Module):
         ]
 
     def finish(self, sums: list[Tensor]) -> Tensor:
-        """Return the normalised sum of messages ``(A, F)``."""
+        """Return the normalised sum of messages, wide ``(A, W)``."""
         if not self.n_heads:
             return sums[0]
         weighted, total, degree = sums

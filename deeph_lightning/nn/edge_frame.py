@@ -46,7 +46,7 @@ def reversal_signs(l: int) -> Tensor:
 
 
 def order_rows(l_first: int, l_last: int) -> list[tuple[int, int]]:
-    """Rows ``(l, signed m)`` of a tower in edge order: m = 0, then all +m, then all -m.
+    """Rows ``(l, signed m)`` of a slab in edge order: m = 0, then all +m, then all -m.
 
     Positive m stand for the mirror-even, negative m for the mirror-odd stack; within a stack
     the rows go order by order, m = 1, 2, ..., and degree by degree.
@@ -67,7 +67,7 @@ class EdgeFrames:
 
     def __init__(self, blocks: list[Tensor]) -> None:
         self.blocks = blocks
-        self._towers: dict[tuple[str, int, int], Tensor] = {}
+        self._slabs: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
     @classmethod
     def from_vectors(cls, vector: Tensor, l_max: int, *, dtype: torch.dtype) -> EdgeFrames:
@@ -96,34 +96,31 @@ class EdgeFrames:
             return self
         return EdgeFrames([block[:n_pair] for block in self.blocks])
 
-    def tower(self, parity: str, l_first: int, l_last: int) -> Tensor:
-        """Dense matrix ``(P, rows, columns)`` of degrees l_first..l_last, first direction.
+    def slab(self, l_first: int, l_last: int) -> tuple[Tensor, Tensor]:
+        """Dense matrices ``(P, rows, columns)`` of degrees l_first..l_last, both directions.
 
-        Columns are node order, degree by degree, m = -l..l. Natural rows are D's rows, order of
-        `order_rows`; for unnatural parity row +m is ``-D[-m]`` and row -m is ``D[+m]``, so that
-        one real matrix per order serves both parities.
+        Rows are in the order of `order_rows`, columns in node order, degree by degree, m =
+        -l..l.
         """
-        key = (parity, l_first, l_last)
-        if key not in self._towers:
-            self._towers[key] = self._build_tower(*key)
-        return self._towers[key]
+        key = (l_first, l_last)
+        if key not in self._slabs:
+            first = self._build_slab(*key)
+            self._slabs[key] = (first, first * reversal_column(*key).to(first))
+        return self._slabs[key]
 
-    def _build_tower(self, parity: str, l_first: int, l_last: int) -> Tensor:
+    def _build_slab(self, l_first: int, l_last: int) -> Tensor:
         rows = order_rows(l_first, l_last)
         n_pair, size = self.blocks[0].shape[0], (l_last + 1) ** 2 - l_first**2
         dense = self.blocks[0].new_zeros(n_pair, len(rows), size)
         for row, (l, m) in enumerate(rows):
             start = l * l - l_first**2
-            source = self.blocks[l][:, l + (m if parity == "natural" else -m)]
-            negative = parity == "unnatural" and m > 0
-            dense[:, row, start : start + 2 * l + 1] = -source if negative else source
+            dense[:, row, start : start + 2 * l + 1] = self.blocks[l][:, l + m]
         return dense
 
 
 @lru_cache(maxsize=64)
-def reversal_column(parity: str, l_first: int, l_last: int) -> Tensor:
-    """Signs ``(rows, 1)`` of a tower's rows for the reversed direction of the pair."""
-    flip = 1.0 if parity == "natural" else -1.0
-    signs = [[flip * (-1.0) ** (l + m)] for l, m in order_rows(l_first, l_last)]
+def reversal_column(l_first: int, l_last: int) -> Tensor:
+    """Signs ``(rows, 1)`` of the rows of a slab for the reversed direction of the pair."""
+    signs = [[(-1.0) ** (l + m)] for l, m in order_rows(l_first, l_last)]
     with torch.inference_mode(mode=False):  # what is kept must serve training, too
         return torch.tensor(signs)

@@ -1,8 +1,10 @@
 """Channel layouts: how irreps lie in node tensors and in edge tensors.
 
 Channels come in *towers*: a tower holds the same number of channels for every degree of a
-range, so that one dense batched product rotates it. A *node tensor* is flat, ``(A, F)``: tower
-after tower, each ``(rows, channels)`` with rows degree by degree, m = -l..l.
+range. A *node tensor* is flat, ``(A, F)``: tower after tower, each ``(rows, channels)`` with
+rows degree by degree, m = -l..l. A *wide* node tensor, ``(A, W)``, holds the towers that end at
+the same degree side by side, one *slab* after the other, so that one dense batched product
+rotates them all; rows of degrees that a tower lacks are zero.
 
 An *edge tensor* lives in the frames of the pairs and is ordered by |m|. It is kept in the
 *exchange basis*: sum and difference of the two directions of each pair (first index). ``zero``
@@ -16,14 +18,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
-
-from deeph_lightning.nn.edge_frame import EdgeFrames, reversal_column
-from deeph_lightning.nn.precision import full_precision
+from torch import Tensor, nn
 
 
 class EdgeTensor(NamedTuple):
@@ -40,6 +39,20 @@ class Tower(NamedTuple):
     l_first: int
     l_last: int
     channels: int
+
+    @property
+    def rows(self) -> int:
+        """Number of components per channel."""
+        return (self.l_last + 1) ** 2 - self.l_first**2
+
+
+class Slab(NamedTuple):
+    """Towers that end at the same degree, as ``(number, first channel)``."""
+
+    l_first: int
+    l_last: int
+    channels: int
+    towers: tuple[tuple[int, int], ...]
 
     @property
     def rows(self) -> int:
@@ -101,11 +114,6 @@ class Layout:
             if tower.parity == parity and tower.l_first <= l <= tower.l_last
         ]
 
-    def signs(self, tower: int, like: Tensor) -> Tensor:
-        """Reversal signs ``(rows, 1)`` of a tower's rows, type and device of a tensor."""
-        _, l_first, l_last, _ = self.towers[tower]
-        return reversal_column(self.towers[tower].parity, l_first, l_last).to(like)
-
     @property
     def zero_sizes(self) -> tuple[int, int]:
         """Columns of order 0: natural (mirror-even) and unnatural (mirror-odd)."""
@@ -119,180 +127,80 @@ class Layout:
         ]
 
     @cached_property
+    def slabs(self) -> list[Slab]:
+        """Slabs of a wide node tensor."""
+        slabs = []
+        for l_last in dict.fromkeys(tower.l_last for tower in self.towers):
+            numbers = [n for n, tower in enumerate(self.towers) if tower.l_last == l_last]
+            widths = [self.towers[n].channels for n in numbers]
+            starts = accumulate(widths, initial=0)
+            l_first = min(self.towers[n].l_first for n in numbers)
+            members = tuple(zip(numbers, starts, strict=False))
+            slabs.append(Slab(l_first, l_last, sum(widths), members))
+        return slabs
+
+    @property
+    def wide_size(self) -> int:
+        """Length W of a wide node tensor."""
+        return sum(slab.rows * slab.channels for slab in self.slabs)
+
+    def widen(self, x: Tensor) -> Tensor:
+        """Node tensor ``(A, F)`` to a wide one ``(A, W)``."""
+        parts = []
+        for slab in self.slabs:
+            columns = []
+            for n, _ in slab.towers:
+                tower, offset = self.towers[n], self.offsets[n]
+                part = x[:, offset : offset + tower.rows * tower.channels]
+                part = part.view(len(x), tower.rows, tower.channels)
+                columns.append(nn.functional.pad(part, (0, 0, slab.rows - tower.rows, 0)))
+            parts.append(torch.cat(columns, -1).flatten(1))
+        return torch.cat(parts, -1)
+
+    def narrow(self, x: Tensor) -> Tensor:
+        """Wide node tensor ``(A, W)`` to ``(A, F)``: what `widen` added is left out."""
+        parts: list[tuple[int, Tensor]] = []
+        for slab, wide in zip(self.slabs, self.split_slabs(x), strict=True):
+            for n, start in slab.towers:
+                tower = self.towers[n]
+                part = wide[:, slab.rows - tower.rows :, start : start + tower.channels]
+                parts.append((n, part.flatten(1)))
+        return torch.cat([part for _, part in sorted(parts, key=lambda item: item[0])], -1)
+
+    def split_slabs(self, x: Tensor) -> list[Tensor]:
+        """View a wide node tensor as one ``(A, rows, channels)`` per slab."""
+        parts = x.split([slab.rows * slab.channels for slab in self.slabs], -1)
+        return [
+            part.view(len(x), slab.rows, slab.channels)
+            for part, slab in zip(parts, self.slabs, strict=True)
+        ]
+
+    @cached_property
+    def missing(self) -> list[tuple[int, int, int]]:
+        """``(slab, first channel, channels)`` of towers that lack degrees of their slab."""
+        return [
+            (k, first, self.towers[n].channels)
+            for k, slab in enumerate(self.slabs)
+            for n, first in slab.towers
+            if self.towers[n].l_first > slab.l_first
+        ]
+
+    @cached_property
     def segments(self) -> list[list[tuple[int, int, int]]]:
         """Per tower, per order m: ``(first row, number of rows, first column)``.
 
-        Rows are those of `order_rows` (even stack); columns those of `zero` or `rest`.
+        Rows are those of the tower's slab, of order 0 or of one stack (`order_rows`); columns
+        those of `zero` or `rest`.
         """
+        l_first = {n: slab.l_first for slab in self.slabs for n, _ in slab.towers}
         column = {0: 0, 1: 0}
         segments: list[list[tuple[int, int, int]]] = [[] for _ in self.towers]
+        stop = [0] * len(self.towers)
         for m in range(self.l_max + 1):
-            for tower, parts in zip(self.towers, segments, strict=True):
+            for n, (tower, parts) in enumerate(zip(self.towers, segments, strict=True)):
+                rows = max(0, tower.l_last - max(m, l_first[n]) + 1)
                 count = max(0, tower.l_last - max(m, tower.l_first) + 1)
-                row = parts[-1][0] + parts[-1][1] if parts else 0
-                parts.append((row, count, column[min(m, 1)]))
+                stop[n] = rows + (stop[n] if m > 1 else 0)  # order 0 is no part of a stack
+                parts.append((stop[n] - count, count, column[min(m, 1)]))
                 column[min(m, 1)] += count * tower.channels
         return segments
-
-
-def rotate_to_edges(
-    first: Tensor, second: Tensor, frames: EdgeFrames, layout: Layout
-) -> EdgeTensor:
-    """Rotate the features ``(P, F)`` of both atoms of every pair into the pair's frame."""
-    matrices = [frames.tower(t.parity, t.l_first, t.l_last) for t in layout.towers]
-    with full_precision(first):
-        first, second = first.to(matrices[0]), second.to(matrices[0])
-        return EdgeTensor(*_ToEdges.apply(first, second, layout, *matrices))
-
-
-def rotate_to_nodes(edge: EdgeTensor, frames: EdgeFrames, layout: Layout) -> Tensor:
-    """Rotate pair features back to the crystal frame: ``(2P, F)``, adjoint of the above.
-
-    The first half belongs to the first atoms of the pairs, the second to the second atoms.
-    """
-    matrices = [frames.tower(t.parity, t.l_first, t.l_last) for t in layout.towers]
-    with full_precision(edge.zero):
-        zero, rest = edge.zero.to(matrices[0]), edge.rest.to(matrices[0])
-        return _ToNodes.apply(zero, rest, layout, *matrices)
-
-
-class _ToEdges(torch.autograd.Function):
-    """Rotation and exchange; its adjoint in the features is the way back."""
-
-    @staticmethod
-    def forward(ctx, first, second, layout, *matrices):
-        ctx.layout = layout
-        ctx.differentiable = any(matrix.requires_grad for matrix in matrices)
-        ctx.save_for_backward(*matrices, *([first, second] if ctx.differentiable else []))
-        rotated = [
-            [torch.bmm(d, part) for d, part in zip(matrices, _towers(x, layout), strict=True)]
-            for x in (first, second)
-        ]
-        return tuple(_pack(*rotated, layout))
-
-    @staticmethod
-    def backward(ctx, grad_zero, grad_rest):
-        layout = ctx.layout
-        n_tower = len(layout.towers)
-        matrices, saved = ctx.saved_tensors[:n_tower], ctx.saved_tensors[n_tower:]
-        rows = _unpack(EdgeTensor(grad_zero, grad_rest), layout)
-        grads = [
-            _join([torch.bmm(d.mT, part) for d, part in zip(matrices, parts, strict=True)])
-            for parts in rows
-        ]
-        if not ctx.differentiable:
-            return *grads, None, *([None] * n_tower)
-        return *grads, None, *_frame_gradients(rows, saved, layout)
-
-
-class _ToNodes(torch.autograd.Function):
-    """Exchange and rotation back; its adjoint in the features is the rotation."""
-
-    @staticmethod
-    def forward(ctx, zero, rest, layout, *matrices):
-        ctx.layout = layout
-        ctx.differentiable = any(matrix.requires_grad for matrix in matrices)
-        ctx.save_for_backward(*matrices, *([zero, rest] if ctx.differentiable else []))
-        rows = _unpack(EdgeTensor(zero, rest), layout)
-        return torch.cat(
-            [
-                _join([torch.bmm(d.mT, part) for d, part in zip(matrices, parts, strict=True)])
-                for parts in rows
-            ]
-        )
-
-    @staticmethod
-    def backward(ctx, grad):
-        layout = ctx.layout
-        n_tower = len(layout.towers)
-        matrices, saved = ctx.saved_tensors[:n_tower], ctx.saved_tensors[n_tower:]
-        halves = grad.chunk(2)
-        rotated = [
-            [torch.bmm(d, part) for d, part in zip(matrices, _towers(x, layout), strict=True)]
-            for x in halves
-        ]
-        edge = _pack(*rotated, layout)
-        if not ctx.differentiable:
-            return *edge, None, *([None] * n_tower)
-        rows = _unpack(EdgeTensor(*saved), layout)
-        return *edge, None, *_frame_gradients(rows, halves, layout)
-
-
-def _frame_gradients(
-    rows: list[list[Tensor]], nodes: Sequence[Tensor], layout: Layout
-) -> list[Tensor]:
-    """Gradient of the tower matrices: rows of both directions times node features."""
-    parts = [_towers(x, layout) for x in nodes]
-    return [
-        torch.bmm(rows[0][t], parts[0][t].mT) + torch.bmm(rows[1][t], parts[1][t].mT)
-        for t in range(len(layout.towers))
-    ]
-
-
-def _towers(x: Tensor, layout: Layout) -> list[Tensor]:
-    """View a node tensor as one ``(A, rows, channels)`` per tower."""
-    return [
-        x[:, offset : offset + tower.rows * tower.channels].view(-1, tower.rows, tower.channels)
-        for tower, offset in zip(layout.towers, layout.offsets, strict=False)
-    ]
-
-
-def _join(parts: list[Tensor]) -> Tensor:
-    flat = [part.flatten(1) for part in parts]
-    return flat[0] if len(flat) == 1 else torch.cat(flat, -1)
-
-
-def _pack(first: list[Tensor], second: list[Tensor], layout: Layout) -> EdgeTensor:
-    """Sum and difference of rotated rows, per tower ``(P, rows, channels)``, by order."""
-    n_pair = first[0].shape[0]
-    zero = first[0].new_empty(2, n_pair, sum(layout.zero_sizes))
-    rest = first[0].new_empty(2, 2, n_pair, sum(layout.rest_sizes))
-    for n, (tower, segments) in enumerate(zip(layout.towers, layout.segments, strict=True)):
-        sign = layout.signs(n, first[n])
-        one, two = first[n], second[n].mul_(sign)
-        _, n_zero, start = segments[0]
-        out = _columns(zero, start, n_zero, tower.channels)
-        torch.add(one[:, :n_zero], two[:, :n_zero], out=out[0])
-        torch.sub(one[:, :n_zero], two[:, :n_zero], out=out[1])
-        one, two = _stacks(one, n_zero), _stacks(two, n_zero)
-        for row, count, start in segments[1:]:
-            if count:
-                rows = slice(row - n_zero, row - n_zero + count)
-                out = _columns(rest, start, count, tower.channels)
-                torch.add(one[:, :, rows], two[:, :, rows], out=out[0])
-                torch.sub(one[:, :, rows], two[:, :, rows], out=out[1])
-    return EdgeTensor(zero, rest)
-
-
-def _unpack(edge: EdgeTensor, layout: Layout) -> list[list[Tensor]]:
-    """Adjoint of `_pack`: rows of the first and of the second direction."""
-    zero, rest = edge
-    n_pair = zero.shape[1]
-    out: list[list[Tensor]] = [[], []]
-    for n, (tower, segments) in enumerate(zip(layout.towers, layout.segments, strict=True)):
-        one, two = zero.new_empty(2, n_pair, tower.rows, tower.channels)
-        _, n_zero, start = segments[0]
-        part = _columns(zero, start, n_zero, tower.channels)
-        torch.add(part[0], part[1], out=one[:, :n_zero])
-        torch.sub(part[0], part[1], out=two[:, :n_zero])
-        stack_one, stack_two = _stacks(one, n_zero), _stacks(two, n_zero)
-        for row, count, start in segments[1:]:
-            if count:
-                rows = slice(row - n_zero, row - n_zero + count)
-                part = _columns(rest, start, count, tower.channels)
-                torch.add(part[0], part[1], out=stack_one[:, :, rows])
-                torch.sub(part[0], part[1], out=stack_two[:, :, rows])
-        out[0].append(one)
-        out[1].append(two.mul_(layout.signs(n, two)))
-    return out
-
-
-def _columns(x: Tensor, start: int, count: int, channels: int) -> Tensor:
-    """View columns of an edge tensor as ``(..., P, count, channels)``."""
-    return x[..., start : start + count * channels].unflatten(-1, (count, channels))
-
-
-def _stacks(part: Tensor, n_zero: int) -> Tensor:
-    """View rows m > 0 of ``(P, rows, channels)`` as ``(2, P, rows of one stack, channels)``."""
-    n_stack = (part.shape[1] - n_zero) // 2
-    return part[:, n_zero:].unflatten(1, (2, n_stack)).transpose(0, 1)

@@ -29,7 +29,12 @@ from deeph_lightning.training.checkpoint import (
     load_weights,
     read_checkpoint,
 )
-from deeph_lightning.training.environment import environment_record, set_threads, write_json
+from deeph_lightning.training.environment import (
+    environment_record,
+    keep_freed_memory,
+    set_threads,
+    write_json,
+)
 from deeph_lightning.training.module import HamiltonianModule
 from deeph_lightning.training.quiet import hush
 
@@ -196,6 +201,7 @@ def _refuse_spinful(datamodule: HamiltonianDataModule) -> None:
 
 def _set_process(config: Mapping[str, Any]) -> None:
     set_threads(config["trainer"]["num_threads"])
+    keep_freed_memory()
     torch.set_float32_matmul_precision(config["trainer"]["matmul_precision"])
 
 

@@ -8,7 +8,8 @@ from e3nn import o3
 
 from deeph_lightning.core import rotation
 from deeph_lightning.nn.edge_frame import EdgeFrames, frame_rotations
-from deeph_lightning.nn.layout import Layout, rotate_to_edges, rotate_to_nodes
+from deeph_lightning.nn.layout import Layout
+from deeph_lightning.nn.rotation import rotate_to_edges, rotate_to_nodes
 from deeph_lightning.nn.wigner import wigner_blocks
 from tests.tolerances import DERIVATIVE, FLOAT64, WIGNER
 
@@ -55,7 +56,7 @@ def test_gradients_through_frames_are_finite_along_every_axis() -> None:
 def test_derivatives_after_a_prediction_in_inference_mode() -> None:
     layout = Layout.of([2, 2, 2, 2, 2, 2, 2])  # a degree that no other test has cached
     vector = torch.randn(3, 3, dtype=torch.float64)
-    nodes = torch.randn(2, 3, layout.node_size, dtype=torch.float64)
+    nodes = torch.randn(2, 3, layout.wide_size, dtype=torch.float64)
     with torch.inference_mode():
         frames = EdgeFrames.from_vectors(vector, 6, dtype=torch.float64)
         rotate_to_edges(*nodes, frames, layout)
@@ -79,7 +80,10 @@ def test_rotation_to_edges_and_back_are_adjoint(layout: Layout, vectors: torch.T
     torch.manual_seed(2)
     n_pair = len(vectors)
     frames = EdgeFrames.from_vectors(vectors, layout.l_max, dtype=torch.float64)
-    first, second = torch.randn(2, n_pair, layout.node_size, dtype=torch.float64)
+    first, second = (
+        layout.widen(torch.randn(n_pair, layout.node_size, dtype=torch.float64))
+        for _ in range(2)
+    )
     edge = rotate_to_edges(first, second, frames, layout)
     back = rotate_to_nodes(edge, frames, layout)
     # the exchange basis is twice an isometry
@@ -92,8 +96,10 @@ def test_rotation_to_edges_and_back_are_adjoint(layout: Layout, vectors: torch.T
 def test_derivatives_of_the_rotations(layout: Layout) -> None:
     torch.manual_seed(3)
     vector = torch.cat([AXES[:2], torch.randn(2, 3, dtype=torch.float64)]).requires_grad_()
-    first, second = torch.randn(2, 4, layout.node_size, dtype=torch.float64)
-    weight = torch.randn(8, layout.node_size, dtype=torch.float64)
+    first, second = (
+        layout.widen(torch.randn(4, layout.node_size, dtype=torch.float64)) for _ in range(2)
+    )
+    weight = torch.randn(8, layout.wide_size, dtype=torch.float64)
 
     def energy(vector: torch.Tensor) -> torch.Tensor:
         frames = EdgeFrames.from_vectors(vector, layout.l_max, dtype=torch.float64)

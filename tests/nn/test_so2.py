@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from deeph_lightning.nn.edge_frame import EdgeFrames
-from deeph_lightning.nn.layout import EdgeTensor, Layout, rotate_to_edges, rotate_to_nodes
+from deeph_lightning.nn.layout import EdgeTensor, Layout
+from deeph_lightning.nn.rotation import rotate_to_edges, rotate_to_nodes
 from deeph_lightning.nn.so2 import EdgeActivation, SO2Linear
 from deeph_lightning.nn.wigner import wigner_blocks
 from tests.tolerances import FLOAT64
@@ -33,11 +34,12 @@ class Convolution(torch.nn.Module):
         self, first: torch.Tensor, second: torch.Tensor, vector: torch.Tensor
     ) -> torch.Tensor:
         frames = EdgeFrames.from_vectors(vector, 3, dtype=torch.float64)
-        edge = rotate_to_edges(first, second, frames, self.layouts[0])
+        ends = [self.layouts[0].widen(x) for x in (first, second)]
+        edge = rotate_to_edges(*ends, frames, self.layouts[0])
         radial = vector.norm(dim=-1, keepdim=True) ** torch.arange(3)
         hidden, _ = self.activation(*self.first(edge), radial)
         out, _ = self.second(hidden)
-        return rotate_to_nodes(out, frames, self.layouts[2])
+        return self.layouts[2].narrow(rotate_to_nodes(out, frames, self.layouts[2]))
 
 
 def turn(x: torch.Tensor, layout: Layout, Q: torch.Tensor, det: float) -> torch.Tensor:
