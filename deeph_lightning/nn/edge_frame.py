@@ -8,8 +8,6 @@ this is what makes predictions Hermitian by construction.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
@@ -105,7 +103,8 @@ class EdgeFrames:
         key = (l_first, l_last)
         if key not in self._slabs:
             first = self._build_slab(*key)
-            self._slabs[key] = (first, first * reversal_column(*key).to(first))
+            signs = [[(-1.0) ** (l + m)] for l, m in order_rows(*key)]
+            self._slabs[key] = (first, first * first.new_tensor(signs))
         return self._slabs[key]
 
     def _build_slab(self, l_first: int, l_last: int) -> Tensor:
@@ -116,11 +115,3 @@ class EdgeFrames:
             start = l * l - l_first**2
             dense[:, row, start : start + 2 * l + 1] = self.blocks[l][:, l + m]
         return dense
-
-
-@lru_cache(maxsize=64)
-def reversal_column(l_first: int, l_last: int) -> Tensor:
-    """Signs ``(rows, 1)`` of the rows of a slab for the reversed direction of the pair."""
-    signs = [[(-1.0) ** (l + m)] for l, m in order_rows(l_first, l_last)]
-    with torch.inference_mode(mode=False):  # what is kept must serve training, too
-        return torch.tensor(signs)

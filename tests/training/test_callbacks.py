@@ -57,6 +57,15 @@ def test_the_log_has_the_promised_columns(make_config):
     assert result.metrics["val/H_mae_meV"] > 0
 
 
+def test_the_last_epoch_is_validated_wherever_it_falls(make_config):
+    every = "trainer.check_val_every_n_epoch=2"
+    result = train(make_config("trainer.max_epochs=3", every, "test=false"))
+    with result.history_csv.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    epochs = {int(row["epoch"]) for row in rows if row["val/H_mae_meV"]}
+    assert epochs == {1, 2}  # counted from zero
+
+
 def test_the_average_forgets_its_start(make_config):
     average = WeightAverage(decay=0.9)
     update = average._kwargs["multi_avg_fn"]
