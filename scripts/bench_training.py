@@ -7,9 +7,9 @@
 A training step is forward, loss, backward and optimiser. The networks take turns, so that what
 else the machine does strikes all of them, each with a step of its own before the timed one;
 medians after warm-up. Memory is the largest of a step above that before it: of the process on a
-CPU (each network has one of its own for that), of the allocator on a GPU. Two networks in the JSON give `ratio_step_time` (second over first)
-and `ratio_parameters` (first over second). In the same run the float32 prediction is compared
-with float64.
+CPU (each network has one of its own for that), of the allocator on a GPU. Two networks in the
+JSON give `ratio_step_time` (second over first) and `ratio_parameters` (first over second). In
+the same run the float32 prediction is compared with float64.
 """
 
 from __future__ import annotations

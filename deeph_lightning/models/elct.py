@@ -95,6 +95,8 @@ class ELCTBlock(nn.Module):
         Size of the radial embedding.
     n_heads
         Attention heads; 0 sums neighbours with the cut-off envelope alone.
+    feed_factor
+        Hidden channels of the feed-forward over those of the nodes.
     o3
         Exact inversion symmetry.
     number
@@ -109,6 +111,7 @@ class ELCTBlock(nn.Module):
         *,
         n_radial: int,
         n_heads: int,
+        feed_factor: int,
         o3: bool,
         number: int,
     ) -> None:
@@ -126,12 +129,11 @@ class ELCTBlock(nn.Module):
             odd_inputs=[True, number > 1] if number else None,
         )
         odd = [number > 0]
-        self.pair_out = SO2Linear([pair_layout], pair_layout, o3=o3, odd_inputs=odd)
         self.message = SO2Linear([pair_layout], layout, o3=o3, odd_inputs=odd)
         self.attention = SmoothAttention(layout, n_heads)
         self.node_out = NodeLinear(layout, layout, gain=0.5)
         self.feed_norm = NodeNorm(layout)
-        self.feed = NodeFeedForward(layout)
+        self.feed = NodeFeedForward(layout, feed_factor)
 
     def convolve(
         self,
@@ -146,9 +148,9 @@ class ELCTBlock(nn.Module):
         if pair is not None:
             inputs.append(pair)
         hidden, logit = self.activation(*self.mix(*inputs), edges.radial)
-        update, _ = self.pair_out(hidden)
+        update = hidden
         if pair is not None:
-            update = EdgeTensor(pair.zero + update.zero, pair.rest + update.rest)
+            update = EdgeTensor(pair.zero + hidden.zero, pair.rest + hidden.rest)
         message, _ = self.message(hidden)
         message = rotate_to_nodes(message, edges.frames, self.full_layout)
         sums = self.attention.gather(message, logit, edges.envelope, edges.segments, sums)
@@ -192,6 +194,8 @@ class ELCT(HamiltonianModel):
     n_blocks, n_heads
         Depth behind the neighbour embedding; attention heads (0: no attention,
         envelope-weighted sum).
+    feed_factor
+        Hidden channels of the feed-forward on atoms over those of the nodes.
     n_radial
         Gaussians of the radial basis, and size of its embedding.
     o3
@@ -220,6 +224,7 @@ class ELCT(HamiltonianModel):
         unnatural_head_channels: Sequence[int],
         n_blocks: int,
         n_heads: int,
+        feed_factor: int,
         n_radial: int,
         o3: bool,
         baseline: bool,
@@ -250,7 +255,15 @@ class ELCT(HamiltonianModel):
         self.radial = nn.Sequential(nn.Linear(n_radial, n_radial), nn.SiLU())
         self.neighbours = NeighbourEmbedding(layout, n_radial)
         self.blocks = nn.ModuleList(
-            ELCTBlock(layout, pair_layout, n_radial=n_radial, n_heads=n_heads, o3=o3, number=n)
+            ELCTBlock(
+                layout,
+                pair_layout,
+                n_radial=n_radial,
+                n_heads=n_heads,
+                feed_factor=feed_factor,
+                o3=o3,
+                number=n,
+            )
             for n in range(n_blocks)
         )
         self.norm = NodeNorm(layout)

@@ -31,20 +31,31 @@ class NodeLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(A, F_in)`` to ``(A, F_out)``."""
-        placed = []
-        for parity, l in _degrees(self.layout_out):
-            columns = self.layout_out.degree_columns(parity, l)
-            name = f"{parity}_{l}"
-            if name in self.weights:
-                out = degree_view(x, self.layout_in, parity, l) @ self.weights[name]
-                if name == "natural_0":
-                    out = out + self.bias
-            else:
-                out = x.new_zeros(x.shape[0], 2 * l + 1, _count(self.layout_out, parity, l))
-            parts = out.split([channels for _, channels in columns], -1)
-            placed += [(start, part) for (start, _), part in zip(columns, parts, strict=True)]
-        placed.sort(key=lambda item: item[0])
-        return torch.cat([part.flatten(1) for _, part in placed], -1)
+        parts = {
+            (parity, l): self.degree(degree_view(x, self.layout_in, parity, l), parity, l)
+            for parity, l in _degrees(self.layout_out)
+            if f"{parity}_{l}" in self.weights
+        }
+        return _node_tensor(parts, self.layout_out, x)
+
+    def degree(self, part: Tensor, parity: str, l: int) -> Tensor:
+        """Map the channels of one degree, ``(A, 2l+1, channels)``."""
+        out = part @ self.weights[f"{parity}_{l}"]
+        return out + self.bias if (parity, l) == ("natural", 0) else out
+
+
+def _node_tensor(parts: dict[tuple[str, int], Tensor], layout: Layout, like: Tensor) -> Tensor:
+    """Join ``(A, 2l+1, channels)`` of every degree; those that are not there are zero."""
+    placed = []
+    for parity, l in _degrees(layout):
+        columns = layout.degree_columns(parity, l)
+        part = parts.get((parity, l))
+        if part is None:
+            part = like.new_zeros(len(like), 2 * l + 1, _count(layout, parity, l))
+        pieces = part.split([channels for _, channels in columns], -1)
+        placed += [(start, piece) for (start, _), piece in zip(columns, pieces, strict=True)]
+    placed.sort(key=lambda item: item[0])
+    return torch.cat([piece.flatten(1) for _, piece in placed], -1)
 
 
 def degree_view(x: Tensor, layout: Layout, parity: str, l: int) -> Tensor:
@@ -122,21 +133,33 @@ class NodeNorm(nn.Module):
 
 
 class NodeFeedForward(nn.Module):
-    """Gated two-layer map of each atom: every channel has a sigmoid gate of the scalars."""
+    """Gated two-layer map of each atom: every channel has a sigmoid gate of the scalars.
 
-    def __init__(self, layout: Layout) -> None:
+    Parameters
+    ----------
+    layout
+        Channels of input and output.
+    factor
+        Hidden channels over those.
+    """
+
+    def __init__(self, layout: Layout, factor: int) -> None:
         super().__init__()
-        columns = _column_degrees(layout)
-        self.register_buffer(
-            "channel", torch.tensor([c for c, _, _ in columns]), persistent=False
+        hidden = Layout.of(
+            [factor * n for n in layout.natural], [factor * n for n in layout.unnatural]
         )
         self.layout = layout
-        self.gate = nn.Linear(layout.natural[0], columns[-1][0] + 1)
-        self.first = NodeLinear(layout, layout)
-        self.second = NodeLinear(layout, layout, gain=0.3)
+        self.sizes = [_count(hidden, parity, l) for parity, l in _degrees(layout)]
+        self.gate = nn.Linear(layout.natural[0], sum(self.sizes))
+        self.first = NodeLinear(layout, hidden)
+        self.second = NodeLinear(hidden, layout, gain=0.3)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(A, F)`` to ``(A, F)``."""
         scalars = degree_view(x, self.layout, "natural", 0).flatten(1)
-        gate = torch.sigmoid(self.gate(scalars))
-        return self.second(self.first(x) * gate[:, self.channel])
+        gates = torch.sigmoid(self.gate(scalars))[:, None].split(self.sizes, -1)
+        parts = {}
+        for (parity, l), gate in zip(_degrees(self.layout), gates, strict=True):
+            hidden = self.first.degree(degree_view(x, self.layout, parity, l), parity, l)
+            parts[parity, l] = self.second.degree(hidden * gate, parity, l)
+        return _node_tensor(parts, self.layout, x)

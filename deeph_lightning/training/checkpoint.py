@@ -28,7 +28,7 @@ from deeph_lightning.models.base import HamiltonianModel
 if TYPE_CHECKING:
     from deeph_lightning.training.module import HamiltonianModule
 
-FORMAT = 2
+FORMAT = 3
 CONVENTION = (
     "H[R,i,j] = <i,0|H|j,R>, r = tau_j + R - tau_i, H(k) = sum_R exp(2 pi i k.R) H[R]; real "
     "harmonics m = -l..l without Condon-Shortley phase, shells in basis order"
