@@ -107,7 +107,7 @@ def layers(l_max: int, options: argparse.Namespace, device: torch.device) -> dic
     frames = EdgeFrames([block.to(device) for block in frames.blocks])
     so2 = SO2Linear([layout], layout).to(device)
     zero = torch.randn(2, n_pair, sum(layout.zero_sizes), device=device)
-    rest = torch.randn(2, 2, n_pair, sum(layout.rest_sizes), device=device)
+    rest = torch.randn(2, n_pair, 2, sum(layout.rest_sizes), device=device)
     ends = list(torch.randn(2, n_pair, layout.wide_size, device=device))
 
     def in_frames(zero: Tensor, rest: Tensor) -> tuple[Tensor, ...]:

@@ -369,11 +369,13 @@ class ELCT(HamiltonianModel):
         own = rotate_to_edges(*own, frames, self.head_layout)
         known = graph.edge_pair < n
         short, damping = graph.edge_pair[known], edges.envelope[known, None]
-        near = EdgeTensor(pair.zero[:, known] * damping, pair.rest[:, :, known] * damping)
+        near = EdgeTensor(
+            pair.zero[:, known] * damping, pair.rest[:, known] * damping[..., None]
+        )
         mixed, extra = self.head_mix(own)
         mixed_near, extra_near = self.head_pair(near)
         total = [
-            far.index_add(far.ndim - 2, short, close.to(far))
+            far.index_add(1, short, close.to(far))
             for far, close in zip((*mixed, extra), (*mixed_near, extra_near), strict=True)
         ]
         hidden, _ = self.head_activation(

@@ -76,7 +76,7 @@ class HoppingHead(nn.Module):
         """
         blocks = []
         for (a, b), coupling, start, stop in self._types(graph):
-            part = EdgeTensor(features.zero[:, start:stop], features.rest[:, :, start:stop])
+            part = EdgeTensor(features.zero[:, start:stop], features.rest[:, start:stop])
             coefficients, _ = self.readouts[f"{a}_{b}"](part)
             fitted = baseline.pairs[f"{a}_{b}"]
             matrix = getattr(self, f"matrix_{a}_{b}") * fitted.relative_scale()[:, None]
@@ -164,8 +164,8 @@ def _exchange_matrices(coupling: BlockCoupling, *, same_species: bool) -> tuple[
 def _edge_blocks(coefficients: EdgeTensor, matrix: Tensor) -> Tensor:
     """Blocks ``(P, n)`` in the edge frame; `matrix` ``(2, rows, n)`` in the exchange basis."""
     zero, rest = coefficients
-    sizes = [zero.shape[-1], rest.shape[-1], rest.shape[-1]]
-    parts = [x for n in range(2) for x in (zero[n], rest[n, 0], rest[n, 1])]
+    sizes = [zero.shape[-1], 2 * rest.shape[-1]]
+    parts = [x for n in range(2) for x in (zero[n], rest[n].flatten(1))]
     rows = [x for n in range(2) for x in matrix[n].split(sizes)]
     block = parts[0] @ rows[0]
     for part, row in zip(parts[1:], rows[1:], strict=True):

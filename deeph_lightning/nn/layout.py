@@ -2,14 +2,14 @@
 
 Channels come in *towers*: a tower holds the same number of channels for every degree of a
 range. A *node tensor* is flat, ``(A, F)``: tower after tower, each ``(rows, channels)`` with
-rows degree by degree, m = -l..l. A *wide* node tensor, ``(A, W)``, holds the towers that end at
-the same degree side by side, one *slab* after the other, so that one dense batched product
-rotates them all; rows of degrees that a tower lacks are zero.
+rows degree by degree, m = -l..l. A *wide* node tensor, ``(A, W)``, holds the towers of the
+same degrees side by side, one *slab* after the other, so that one dense batched product rotates
+them all; they may differ in l = 0, whose row is zero in those that lack it.
 
 An *edge tensor* lives in the frames of the pairs and is ordered by |m|. It is kept in the
 *exchange basis*: sum and difference of the two directions of each pair (first index). ``zero``
-is ``(2, P, F0)``: m = 0, natural then unnatural; ``rest`` is ``(2, 2, P, F1)``, second index
-mirror parity (even, odd), columns the segments m = 1, 2, ..., each tower after tower, degree by
+is ``(2, P, F0)``: m = 0, natural towers, then unnatural ones. ``rest`` is ``(2, P, 2, F1)``,
+third index mirror parity (even, odd), columns m = 1, 2, ..., each slab after slab, degree by
 degree.
 """
 
@@ -47,7 +47,7 @@ class Tower(NamedTuple):
 
 
 class Slab(NamedTuple):
-    """Towers that end at the same degree, as ``(number, first channel)``."""
+    """Towers of the same degrees (but l = 0), as ``(number, first channel)``."""
 
     l_first: int
     l_last: int
@@ -130,13 +130,14 @@ class Layout:
     def slabs(self) -> list[Slab]:
         """Slabs of a wide node tensor."""
         slabs = []
-        for l_last in dict.fromkeys(tower.l_last for tower in self.towers):
-            numbers = [n for n, tower in enumerate(self.towers) if tower.l_last == l_last]
+        ranges = [(max(tower.l_first, 1), tower.l_last) for tower in self.towers]
+        for degrees in dict.fromkeys(ranges):
+            numbers = [n for n, own in enumerate(ranges) if own == degrees]
             widths = [self.towers[n].channels for n in numbers]
             starts = accumulate(widths, initial=0)
             l_first = min(self.towers[n].l_first for n in numbers)
             members = tuple(zip(numbers, starts, strict=False))
-            slabs.append(Slab(l_first, l_last, sum(widths), members))
+            slabs.append(Slab(l_first, degrees[1], sum(widths), members))
         return slabs
 
     @property
@@ -176,31 +177,26 @@ class Layout:
         ]
 
     @cached_property
-    def missing(self) -> list[tuple[int, int, int]]:
-        """``(slab, first channel, channels)`` of towers that lack degrees of their slab."""
-        return [
-            (k, first, self.towers[n].channels)
-            for k, slab in enumerate(self.slabs)
-            for n, first in slab.towers
-            if self.towers[n].l_first > slab.l_first
-        ]
+    def zero_columns(self) -> list[int]:
+        """First column of each tower in `zero`."""
+        sizes = [(t.l_last - t.l_first + 1) * t.channels for t in self.towers]
+        return list(accumulate(sizes, initial=0))
 
     @cached_property
-    def segments(self) -> list[list[tuple[int, int, int]]]:
-        """Per tower, per order m: ``(first row, number of rows, first column)``.
+    def rest_segments(self) -> list[list[tuple[int, int, int]]]:
+        """Per slab: ``(first row of a stack, number of rows, first column of rest)``.
 
-        Rows are those of the tower's slab, of order 0 or of one stack (`order_rows`); columns
-        those of `zero` or `rest`.
+        One for each order m >= 1; what lies side by side on both sides is joined.
         """
-        l_first = {n: slab.l_first for slab in self.slabs for n, _ in slab.towers}
-        column = {0: 0, 1: 0}
-        segments: list[list[tuple[int, int, int]]] = [[] for _ in self.towers]
-        stop = [0] * len(self.towers)
-        for m in range(self.l_max + 1):
-            for n, (tower, parts) in enumerate(zip(self.towers, segments, strict=True)):
-                rows = max(0, tower.l_last - max(m, l_first[n]) + 1)
-                count = max(0, tower.l_last - max(m, tower.l_first) + 1)
-                stop[n] = rows + (stop[n] if m > 1 else 0)  # order 0 is no part of a stack
-                parts.append((stop[n] - count, count, column[min(m, 1)]))
-                column[min(m, 1)] += count * tower.channels
+        segments: list[list[tuple[int, int, int]]] = [[] for _ in self.slabs]
+        column = 0
+        for m in range(1, self.l_max + 1):
+            for slab, parts in zip(self.slabs, segments, strict=True):
+                count = max(0, slab.l_last - max(m, slab.l_first) + 1)
+                row, rows, first = parts.pop() if parts else (0, 0, column)
+                if first + rows * slab.channels == column:
+                    parts.append((row, rows + count, first))
+                else:
+                    parts += [(row, rows, first), (row + rows, count, column)]
+                column += count * slab.channels
         return segments

@@ -128,19 +128,20 @@ def _pack(rows: _Rows, layout: Layout) -> EdgeTensor:
     """Sum and difference of both directions, by order."""
     n_pair = rows[0][0].shape[0]
     zero = rows[0][0].new_empty(2, n_pair, sum(layout.zero_sizes))
-    rest = rows[0][0].new_empty(2, 2, n_pair, sum(layout.rest_sizes))
-    for kind, one, two, (total, difference) in _pieces(rows, zero, rest, layout):
-        if kind == "natural":
+    rest = rows[0][0].new_empty(2, n_pair, 2, sum(layout.rest_sizes))
+    for parity, one, two, (total, difference) in _zero_pieces(rows, zero, layout):
+        if parity == "natural":
             torch.add(one, two, out=total)
             torch.sub(one, two, out=difference)
-        elif kind == "unnatural zero":
+        else:
             torch.sub(one, two, out=total)
             torch.add(one, two, out=difference)
-        else:
-            torch.sub(two[1], one[1], out=total[0])
-            torch.add(one[1], two[1], out=difference[0]).neg_()
-            torch.sub(one[0], two[0], out=total[1])
-            torch.add(one[0], two[0], out=difference[1])
+    for one, two, columns, unnatural in _rest_pieces(rows, rest, layout):
+        torch.add(one, two, out=columns[0])
+        torch.sub(one, two, out=columns[1])
+        for channels in unnatural:
+            part = columns[..., channels]
+            torch.mul(part.flip(0, 2), _stack_signs(part), out=part)
     return EdgeTensor(zero, rest)
 
 
@@ -153,45 +154,69 @@ def _unpack(edge: EdgeTensor, layout: Layout) -> _Rows:
         for _ in range(2)
     ]
     for half in rows:
-        for k, first, channels in layout.missing:
-            half[k][:, :, first : first + channels] = 0.0
-    for kind, one, two, (total, difference) in _pieces(rows, zero, rest, layout):
-        if kind == "natural":
-            torch.add(total, difference, out=one)
+        for x, slab in zip(half, layout.slabs, strict=True):
+            if any(layout.towers[n].l_first > slab.l_first for n, _ in slab.towers):
+                x[:, 0] = 0.0  # l = 0, which some towers lack
+    for parity, one, two, (total, difference) in _zero_pieces(rows, zero, layout):
+        torch.add(total, difference, out=one)
+        if parity == "natural":
             torch.sub(total, difference, out=two)
-        elif kind == "unnatural zero":
-            torch.add(total, difference, out=one)
-            torch.sub(difference, total, out=two)
         else:
-            torch.add(total[0], difference[0], out=one[1]).neg_()
-            torch.sub(total[0], difference[0], out=two[1])
-            torch.add(total[1], difference[1], out=one[0])
-            torch.sub(difference[1], total[1], out=two[0])
+            torch.sub(difference, total, out=two)
+    for one, two, columns, unnatural in _rest_pieces(rows, rest, layout):
+        torch.add(columns[0], columns[1], out=one)
+        torch.sub(columns[0], columns[1], out=two)
+        for channels in unnatural:
+            part = columns[..., channels]
+            total, difference = (part * _stack_signs(part)).flip(0, 2)
+            torch.add(total, difference, out=one[..., channels])
+            torch.sub(total, difference, out=two[..., channels])
     return rows
 
 
-def _pieces(
-    rows: _Rows, zero: Tensor, rest: Tensor, layout: Layout
-) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
-    """Every order of every tower: its kind, views of rows of both directions, of columns.
+def _stack_signs(like: Tensor) -> Tensor:
+    """Signs of unnatural coefficients that change stacks, ``(2, 1, 1)``."""
+    return like.new_tensor([-1.0, 1.0])[:, None, None]
 
-    Rows and columns of m > 0 begin with the two stacks, columns with the exchange basis.
+
+def _zero_pieces(
+    rows: _Rows, zero: Tensor, layout: Layout
+) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
+    """Order 0 of every tower: parity, rows of both directions, columns."""
+    for k, slab in enumerate(layout.slabs):
+        stop = slab.l_last - slab.l_first + 1
+        for n, first in slab.towers:
+            parity, l_first, _, channels = layout.towers[n]
+            start, column = l_first - slab.l_first, layout.zero_columns[n]
+            one, two = (half[k][:, start:stop, first : first + channels] for half in rows)
+            columns = zero[..., column : column + (stop - start) * channels]
+            yield parity, one, two, columns.unflatten(-1, (stop - start, channels))
+
+
+def _rest_pieces(
+    rows: _Rows, rest: Tensor, layout: Layout
+) -> Iterator[tuple[Tensor, Tensor, Tensor, list[slice]]]:
+    """Orders m > 0 of every slab: rows of both directions, columns, unnatural channels.
+
+    Rows are ``(P, 2, rows of a stack, channels)``, columns have the exchange basis before that.
     """
     for k, slab in enumerate(layout.slabs):
         n_zero = slab.l_last - slab.l_first + 1
-        whole = [half[k] for half in rows]
-        stacks = [
-            x[:, n_zero:].unflatten(1, (2, (slab.rows - n_zero) // 2)).transpose(0, 1)
-            for x in whole
+        if slab.l_last == 0:
+            continue
+        unnatural = [
+            slice(first, first + layout.towers[n].channels)
+            for n, first in slab.towers
+            if layout.towers[n].parity == "unnatural"
         ]
-        for n, first in slab.towers:
-            parity, _, _, channels = layout.towers[n]
-            for m, (row, count, column) in enumerate(layout.segments[n]):
-                if count:
-                    kind = parity if m or parity == "natural" else "unnatural zero"
-                    one, two = (
-                        x[..., row : row + count, first : first + channels]
-                        for x in (stacks if m else whole)
-                    )
-                    columns = (rest if m else zero)[..., column : column + count * channels]
-                    yield kind, one, two, columns.unflatten(-1, (count, channels))
+        one, two = (
+            half[k][:, n_zero:].unflatten(1, (2, (slab.rows - n_zero) // 2)) for half in rows
+        )
+        for row, count, column in layout.rest_segments[k]:
+            columns = rest[..., column : column + count * slab.channels]
+            yield (
+                one[:, :, row : row + count],
+                two[:, :, row : row + count],
+                columns.unflatten(-1, (count, slab.channels)),
+                unnatural,
+            )

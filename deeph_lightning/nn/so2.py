@@ -135,7 +135,7 @@ class SO2Linear(nn.Module):
         with full_precision(tensors[0]):
             out = _Products.apply(self.products, sizes, len(tensors), *tensors, *weights)
         zero, extra, rest = out
-        return EdgeTensor(zero, rest.view(2, 2, n_pair, n_rest)), extra
+        return EdgeTensor(zero, rest.view(2, n_pair, 2, n_rest)), extra
 
 
 class _Products(torch.autograd.Function):
@@ -219,7 +219,8 @@ class EdgeActivation(nn.Module):
         super().__init__()
         self.n_natural, self.n_unnatural = layout.zero_sizes
         self.n_logit = n_logit
-        self.zero_gates, self.rest_gates, self.n_gate = _gate_ranges(layout)
+        zero_gate, self.rest_gates, self.n_gate = _gate_ranges(layout)
+        self.register_buffer("zero_gate", torch.tensor(zero_gate).long(), persistent=False)
         self.radial = nn.Linear(n_radial, self.n_natural + self.extra)
 
     @property
@@ -238,44 +239,45 @@ class EdgeActivation(nn.Module):
         gate = exchange(torch.sigmoid(gate))
         rest = _Gate.apply(edge.rest, gate.to(edge.rest), self.rest_gates)
         if self.n_unnatural:
-            opened = _Gate.apply(unnatural[:, None], gate.to(unnatural), self.zero_gates)
-            zero = torch.cat([zero, opened[:, 0]], -1)
+            own = gate.index_select(-1, self.zero_gate).to(unnatural)
+            opened = _Gate.apply(unnatural[:, :, None], own, [(0, 0, self.n_unnatural)])
+            zero = torch.cat([zero, opened[:, :, 0]], -1)
         return EdgeTensor(zero, rest), logit
 
 
-def _gate_ranges(
-    layout: Layout,
-) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]], int]:
-    """Which gates open which columns: ``(first column, first gate, length)``, and their number.
+def _gate_ranges(layout: Layout) -> tuple[list[int], list[tuple[int, int, int]], int]:
+    """Gate of each unnatural m = 0 column, which gates open which columns of `rest`, number.
 
-    Gates are numbered like the columns of order m = 1, then the pseudoscalars.
+    Gates are numbered like the columns of order m = 1, then the pseudoscalars; ranges are
+    ``(first column, first gate, length)``.
     """
     first_gate, n_gate = [], 0
-    for tower in layout.towers:
+    for slab in layout.slabs:
         first_gate.append(n_gate)
-        n_gate += (tower.l_last - max(tower.l_first, 1) + 1) * tower.channels
+        n_gate += (slab.l_last - max(slab.l_first, 1) + 1) * slab.channels
     rest, column = [], 0
     for m in range(1, layout.l_max + 1):
-        for tower, gate in zip(layout.towers, first_gate, strict=True):
-            l = max(m, tower.l_first)
-            length = max(tower.l_last - l + 1, 0) * tower.channels
+        for slab, gate in zip(layout.slabs, first_gate, strict=True):
+            l = max(m, slab.l_first)
+            length = max(slab.l_last - l + 1, 0) * slab.channels
             if length:
-                rest.append(
-                    (column, gate + (l - max(tower.l_first, 1)) * tower.channels, length)
-                )
+                before = (l - max(slab.l_first, 1)) * slab.channels
+                rest.append((column, gate + before, length))
             column += length
-    zero, column = [], 0
-    for tower, gate in zip(layout.towers, first_gate, strict=True):
-        if tower.parity == "natural":
-            continue
-        if tower.l_first == 0:
-            zero.append((column, n_gate, tower.channels))
-            n_gate += tower.channels
-            column += tower.channels
-        length = (tower.l_last - max(tower.l_first, 1) + 1) * tower.channels
-        if length:
-            zero.append((column, gate, length))
-        column += length
+    place = {
+        n: (slab, gate + first)
+        for slab, gate in zip(layout.slabs, first_gate, strict=True)
+        for n, first in slab.towers
+    }
+    zero = []
+    for n, (parity, l_first, l_last, channels) in enumerate(layout.towers):
+        for l in range(l_first, l_last + 1) if parity == "unnatural" else ():
+            slab, gate = place[n]
+            if l == 0:
+                gate, n_gate = n_gate, n_gate + channels
+            else:
+                gate += (l - max(slab.l_first, 1)) * slab.channels
+            zero += range(gate, gate + channels)
     return zero, rest, n_gate
 
 
@@ -301,8 +303,8 @@ class _Gate(torch.autograd.Function):
             s, d = x[..., column : column + length]
             grad_s, grad_d = grad[..., column : column + length]
             out = grad_gate[..., first : first + length]
-            out[0] += torch.addcmul(s * grad_s, d, grad_d).sum(0)
-            out[1] += torch.addcmul(d * grad_s, s, grad_d).sum(0)
+            out[0] += torch.addcmul(s * grad_s, d, grad_d).sum(1)
+            out[1] += torch.addcmul(d * grad_s, s, grad_d).sum(1)
         return _open(grad, gate, ctx.ranges), grad_gate, None
 
 
@@ -310,7 +312,7 @@ def _open(x: Tensor, gate: Tensor, ranges: list[tuple[int, int, int]]) -> Tensor
     out = torch.empty_like(x)
     for column, first, length in ranges:
         s, d = x[..., column : column + length]
-        G, g = gate[..., first : first + length]
+        G, g = gate[..., None, first : first + length]
         total, difference = out[..., column : column + length]
         torch.mul(s, G, out=total).addcmul_(d, g)
         torch.mul(s, g, out=difference).addcmul_(d, G)
@@ -337,5 +339,5 @@ class _Exchange(torch.autograd.Function):
 
 def _turn(part: Tensor, n_pair: int) -> Tensor:
     """Multiply ``(2, 2P, K)`` by the imaginary unit and swap sum and difference."""
-    even, odd = part.flip(0).split(n_pair, dim=1)
-    return torch.cat([-odd, even], dim=1)
+    even, odd = part.flip(0).view(2, n_pair, 2, -1).unbind(2)
+    return torch.stack([-odd, even], dim=2).view_as(part)

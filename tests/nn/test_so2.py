@@ -94,9 +94,9 @@ def test_without_o3_the_layer_really_breaks_inversion() -> None:
 
 def test_orders_that_the_input_lacks_are_zero() -> None:
     layer = SO2Linear([Layout.of([3, 2])], Layout.of([2, 2, 2]))
-    edge = EdgeTensor(torch.randn(2, 4, 5), torch.randn(2, 2, 4, 2))
+    edge = EdgeTensor(torch.randn(2, 4, 5), torch.randn(2, 4, 2, 2))
     (_, rest), _ = layer(edge)
-    assert rest.shape == (2, 2, 4, 6)
+    assert rest.shape == (2, 4, 2, 6)
     assert not rest[..., 4:].any()
     assert rest[..., :4].all()
 
@@ -117,7 +117,7 @@ def test_gradients_of_map_and_activation(*, o3: bool) -> None:
     edges = [
         torch.randn(*shape, sum(sizes), dtype=torch.float64, requires_grad=True)
         for layout in (first, second)
-        for shape, sizes in (((2, 3), layout.zero_sizes), ((2, 2, 3), layout.rest_sizes))
+        for shape, sizes in (((2, 3), layout.zero_sizes), ((2, 3, 2), layout.rest_sizes))
     ]
     radial = torch.randn(3, 3, dtype=torch.float64)
 
