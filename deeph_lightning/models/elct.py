@@ -314,11 +314,12 @@ class ELCT(HamiltonianModel):
         summed: Tensor | None = None
         hopping = []
         for part, pair, part_edges in zip(parts, pairs, edges(), strict=True):
-            local, _ = self.onsite_edge(pair)
+            envelope = part_edges.envelope[:, None]
+            near = EdgeTensor(pair.zero * envelope, pair.rest * envelope[..., None])
+            local, _ = self.onsite_edge(near)
             message = rotate_to_nodes(local, part_edges.frames, self.head_layout)
-            envelope = part_edges.envelope.repeat(2)[:, None]
-            summed = part_edges.segments.sum(message * envelope, summed)
-            hopping.append(self.hopping(part, nodes, pair, part_edges))
+            summed = part_edges.segments.sum(message, summed)
+            hopping.append(self.hopping(part, nodes, near))
         return {
             "H_onsite": self.read_onsite(graph, x, self.head_layout.narrow(summed)),
             "H_hopping": hopping[0] if len(hopping) == 1 else torch.cat(hopping),
@@ -344,9 +345,7 @@ class ELCT(HamiltonianModel):
             segments=Segments(receiver, graph.species.shape[0]),
         )
 
-    def hopping(
-        self, graph: Graph, nodes: Tensor, pair: EdgeTensor, edges: MessageEdges
-    ) -> Tensor:
+    def hopping(self, graph: Graph, nodes: Tensor, near: EdgeTensor) -> Tensor:
         """Hopping blocks of the target pairs of a graph, flat, eV.
 
         Parameters
@@ -355,8 +354,8 @@ class ELCT(HamiltonianModel):
             All pairs, or a part of them.
         nodes
             ``(A, W)`` wide node features in the layout of the head.
-        pair, edges
-            Features of the message edges among the pairs, and what is known of them.
+        near
+            Features of the message edges among the pairs, damped by the envelope.
         """
         n = graph.n_target
         with full_precision(graph.pair_vector):
@@ -367,11 +366,11 @@ class ELCT(HamiltonianModel):
         ends = torch.cat([graph.pair_i[:n], graph.pair_j[:n]])
         own = nodes.index_select(0, ends).chunk(2)
         own = rotate_to_edges(*own, frames, self.head_layout)
-        known = graph.edge_pair < n
-        short, damping = graph.edge_pair[known], edges.envelope[known, None]
-        near = EdgeTensor(
-            pair.zero[:, known] * damping, pair.rest[:, known] * damping[..., None]
-        )
+        short = graph.edge_pair
+        if n < graph.n_pair:  # some message edges are longer than the targets of their species
+            known = torch.nonzero(short < n).squeeze(-1)
+            short = short.index_select(0, known)
+            near = EdgeTensor(*(x.index_select(1, known) for x in near))
         mixed, extra = self.head_mix(own)
         mixed_near, extra_near = self.head_pair(near)
         total = [
