@@ -31,6 +31,7 @@ READERS = {
     "wannier90": "deeph_lightning.io.wannier90",
     "deeptb": "deeph_lightning.io.deeptb",
     "gpaw": "deeph_lightning.io.gpaw",
+    "hpro": "deeph_lightning.io.hpro",
     "hamgnn": "deeph_lightning.io.hamgnn",
 }
 #: Formats that can be written too.
