@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 FILES: dict[str, tuple[str, ...]] = {
     "potential": ("VSC*",),
-    "xml": tuple(f"{p}{end}" for p in ("*.save/data-file-schema.xml", "*.xml") for end in PACKED),
+    "xml": tuple(
+        f"{p}{end}" for p in ("*.save/data-file-schema.xml", "*.xml") for end in PACKED
+    ),
     "pseudopotentials": ("*.upf*", "*.UPF*"),
     "orbitals": tuple(f"*.ion{end}" for end in PACKED),
 }

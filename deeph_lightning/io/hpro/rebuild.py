@@ -15,6 +15,7 @@ from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -55,15 +56,20 @@ def rebuilt(run: Run) -> Rebuilt:
             opener = PACKED.get(path.suffix, open)
             with opener(path, "rb") as packed, (Path(folder) / name).open("wb") as plain:
                 shutil.copyfileobj(packed, plain)
-        H, S = _matrices(run, Path(folder))
-        for found in (H, S):
-            found.mats = [np.asarray(block) for block in found.mats]
-        H.mats = [block * CONSTANTS.hartree for block in H.mats]
+        found = _matrices(run, Path(folder))
         H, S = (
             Operator.from_blocks(
-                atoms, basis, found.translations, *found.atom_pairs.T, found.mats, unit=unit
+                atoms,
+                basis,
+                matrix.translations,
+                matrix.atom_pairs[:, 0],
+                matrix.atom_pairs[:, 1],
+                [np.asarray(block) * factor for block in matrix.mats],
+                unit=unit,
             )
-            for found, unit in ((H, "eV"), (S, "1"))
+            for matrix, unit, factor in zip(
+                found, ("eV", "1"), (CONSTANTS.hartree, 1.0), strict=True
+            )
         )
     return Rebuilt(H, S, f"HPRO {version('hpro')}")
 
@@ -71,7 +77,7 @@ def rebuilt(run: Run) -> Rebuilt:
 def _matrices(run: Run, folder: Path) -> tuple[Any, Any]:
     """Return HPRO's H, hartree, and S: those that its ``run_pw2ao_rs`` writes to files."""
     from HPRO import config
-    from HPRO.io.aodata import AOData, read_upf
+    from HPRO.io.aodata import AOData
     from HPRO.io.hrloader import read_vloc, read_vnloc
     from HPRO.io.struio import from_bgw
     from HPRO.matao.matao import MatAO
@@ -83,14 +89,10 @@ def _matrices(run: Run, folder: Path) -> tuple[Any, Any]:
     structure = from_bgw(str(folder / "VSC"))
     _check_same(run, structure)
     for path in sorted(folder.glob("*.upf")):
-        degrees = [f.l for f in read_upf(str(path))[1]]
-        if degrees != sorted(degrees):  # HPRO sorts projectors, but not their coefficients
-            raise ValueError(f"projectors of {path.name} are not sorted by l: {degrees}")
+        _check_pseudopotential(path)
     orbitals = AOData(structure, basis_path_root=str(folder), aocode="siesta")
     orbitals.check_rstart()
     coefficients, _, projectors = read_vnloc(structure, str(folder), interface="qe")
-    if not np.isrealobj(coefficients[0]):
-        raise ValueError("a pseudopotential is fully relativistic, expected scalar ones")
     potential = read_vloc(str(folder / "VSC"), "bgw")
     ecut = run.number("input/basis/ecutwfc")
     for functions in (orbitals, projectors):
@@ -102,6 +104,20 @@ def _matrices(run: Run, folder: Path) -> tuple[Any, Any]:
     local = MatAO.init_mats(S, orbitals, filling_value=0.0, dtype="f8")
     local.fillvalue(integrals.to_matao())
     return kinetic + local + calc_vkb(projections, coefficients), S
+
+
+def _check_pseudopotential(path: Path) -> None:
+    """Refuse pseudopotentials that HPRO would take for others."""
+    root: Any = ElementTree.parse(path).getroot()
+    if root.find("PP_HEADER").attrib["relativistic"] != "scalar":
+        raise ValueError(f"{path.name} is not scalar relativistic")
+    r = np.array(root.findtext("PP_MESH/PP_R").split(), dtype=np.float64)
+    if np.ptp(np.diff(r)) > 1e-6 * r[-1]:
+        raise ValueError(f"the mesh of {path.name} is not uniform")
+    functions = [n for n in root.find("PP_NONLOCAL") if n.tag.startswith("PP_BETA")]
+    degrees = [int(node.attrib["angular_momentum"]) for node in functions]
+    if degrees != sorted(degrees):  # HPRO sorts projectors, but not their coefficients
+        raise ValueError(f"projectors of {path.name} are not sorted by l: {degrees}")
 
 
 def _check_same(run: Run, structure: Any) -> None:
@@ -142,7 +158,8 @@ def _running(run: Run) -> Iterator[None]:
         used = ", ".join(str(path) for path in run.files.values())
         msg = (
             f"{where} HPRO cannot rebuild H from it and {used} ({type(error).__name__}: "
-            f"{first[:300]}). One is damaged or of another form: expected UPF files of version "
-            f"2 with a uniform mesh, and .ion files with 500 points a function."
+            f"{first[:300]}). One is damaged or of another form: expected a potential written "
+            f"with real_or_complex = 2, norm-conserving UPF files of version 2 with a uniform "
+            f"mesh, and .ion files with 500 points a function."
         )
         raise FormatError(msg, path=run.potential, structure=run.name) from error
