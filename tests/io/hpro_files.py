@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -106,14 +107,13 @@ def lines(values: NDArray[np.float64]) -> str:
     return "\n" + "\n".join(f"{v:.16e}" for v in values) + "\n"
 
 
-def ion() -> str:
-    """Return the orbitals as SIESTA writes them."""
-    text = (
-        "<preamble>\nH  pb nrl nc\n</preamble>\nH  # Symbol\nH  # Label\n1  # Atomic number\n"
-    )
-    text += f"1.0  # Valence charge\n1 {len(ORBITALS)} # Lmax for basis, no. of nl orbitals\n"
+def ion(symbol: str = "H", orbitals: Sequence[Radial] = ORBITALS) -> str:
+    """Return orbitals as SIESTA writes them."""
+    text = f"<preamble>\n{symbol}  pb nrl nc\n</preamble>\n"
+    text += f"{symbol}  # Symbol\n{symbol}  # Label\n1.0  # Valence charge\n"
+    text += f"2 {len(orbitals)} # Lmax for basis, no. of nl orbitals\n"
     text += "# PAOs:____\n"
-    for n, f in enumerate(ORBITALS, 1):
+    for n, f in enumerate(orbitals, 1):
         r = np.linspace(0, f.cutoff, 500)
         text += f" {f.l} {n} 1 0 1.0 #orbital l, n, z, is_polarized, population\n"
         text += f" 500 {r[1]:.16e} {f.cutoff:.16e} # npts, delta, cutoff\n"

@@ -22,6 +22,7 @@ from deeph_lightning.io.formats import (
     write_structure_folder,
 )
 from deeph_lightning.io.gates import check_gates
+from deeph_lightning.io.orbitals import find_orbitals
 from deeph_lightning.io.system import SystemData
 from deeph_lightning.report.inspection import computed_eigenvalues, inspect_system
 from deeph_lightning.units import HARTREE_EV
@@ -107,6 +108,8 @@ def test_compressed_files_are_read(folder: Path, tmp_path: Path) -> None:
     conversion.run(1, show_progress=False)
     assert conversion.failures == {}
     assert read_header(tmp_path / "out").basis.shells == {"H": (0, 0, 1)}
+    kept = find_orbitals(tmp_path / "out")
+    assert [f.l for f in kept["H"].functions] == [0, 0, 1]
 
 
 @pytest.mark.parametrize("name", ["H.ion", "H_made_up.upf", "hydrogen.xml", "VSC"])

@@ -75,3 +75,9 @@ def read_eigenvalues(path: str | Path, name: str | None = None) -> Eigenvalues |
     """Read those of the plane waves (see `formats.Reader.read_eigenvalues`)."""
     folder = Path(path)
     return Run.open(folder, name or folder.resolve().name).eigenvalues()
+
+
+def orbital_files(folder: Path) -> list[Path]:
+    """Return the ``.ion`` files of the basis (see `formats.Reader`)."""
+    files = Run.open(folder, folder.resolve().name).files
+    return [path for name, path in files.items() if name.endswith(".ion")]
