@@ -140,17 +140,21 @@ def test_eigenvalues_of_crystals_are_those_of_pyscf(settings, size, tmp_path, mo
 
 def hydrogen() -> Atoms:
     """Return a crystal with one electron a cell: a metal."""
-    cell = np.array([[1.0, 0, 0], [0.07, 1.05, 0], [0, 0.05, 1.1]]) * 2.0
+    cell = np.array([[1.0, 0, 0], [0.07, 1.05, 0], [0, 0.05, 1.1]]) * 2.8
     atoms = Atoms("H", positions=[[0.1, 0.0, 0.2]], cell=cell, pbc=True)
     atoms.info["name"] = "hydrogen"
     return atoms
 
 
-@pytest.mark.parametrize(("method", "attempt"), [("rks", 0), ("uks", 2)])
-def test_metals(method, attempt, tmp_path, monkeypatch):
-    """Levels are PySCF's, and E_F fills them with the electrons; with spin it is a magnet."""
-    settings = {"kmesh": [2, 2, 2], "smearing_eV": 0.5, "method": method, "ke_cutoff": 15.0}
-    engine, atoms = PySCF(overlap_threshold=1e-9, **GTH, **settings), hydrogen()
+@pytest.mark.parametrize(
+    ("method", "xc", "attempt"),
+    [("rks", "pbe", 0), ("uks", "lda,vwn", 2)],  # gradients of an empty spin mean nothing
+)
+def test_metals(method, xc, attempt, tmp_path, monkeypatch):
+    """Levels are PySCF's, and E_F fills them with the electrons."""
+    settings = {"kmesh": [2, 2, 2], "smearing_eV": 0.5, "ke_cutoff": 15.0}
+    engine = PySCF(xc, method=method, overlap_threshold=1e-9, **GTH, **settings)
+    atoms = hydrogen()
     engine.check([atoms])
     found = spied(engine, monkeypatch)
     system = engine.run(atoms, tmp_path, attempt)
@@ -158,7 +162,7 @@ def test_metals(method, attempt, tmp_path, monkeypatch):
     assert mf.sigma == pytest.approx(0.5 / HARTREE_EV)
     channels = np.asarray(mf.mo_energy).reshape(-1, len(mf.kpts), 1)
     filling = np.ravel(mf.mo_occ) / (2 if method == "rks" else 1)
-    assert np.any((filling > 0.05) & (filling < 0.95)) == (method == "rks")
+    assert np.any((filling > 0.05) & (filling < 0.95))
     filled = 0.0
     for n, k in enumerate(mf.cell.get_scaled_kpts(mf.kpts)):
         own = np.sort(channels[:, n].ravel()) * HARTREE_EV

@@ -76,7 +76,9 @@ def compute(
         mf.nelec = tuple(n * n_k for n in cell.nelec)
     if not cell.pseudo:
         mf = mf.density_fit()  # plane waves cannot describe cores
+    smearing = {}
     if engine.smearing_eV is not None:
+        smearing["smearing_eV"] = engine.smearing_eV
         addons = importlib.import_module("pyscf.pbc.scf.addons")
         mf = addons.smearing(mf, sigma=engine.smearing_eV / HARTREE_EV, method="fermi")
     is_hybrid = has_exact_exchange(engine.xc)
@@ -109,7 +111,7 @@ def compute(
         S=operator_of(structure, basis, near, overlaps, index.ravel(), unit="1"),
         fermi_energy=_fermi_level(mf) * HARTREE_EV,
         n_electrons=float(cell.nelectron),
-        info=engine.facts() | {"kmesh": list(engine.kmesh), "smearing_eV": engine.smearing_eV},
+        info=engine.facts() | {"kmesh": list(engine.kmesh)} | smearing,
     )
 
 
@@ -163,10 +165,8 @@ def check_filling(engine: PySCF, structure: Atoms) -> None:
 def _fermi_level(mf: Any) -> float:
     """Return E_F, hartree: in the gap, or where the Fermi function is half of its maximum."""
     sigma = getattr(mf, "sigma", None)
-    energy, filling = (
-        np.ravel(mf.mo_energy),
-        np.ravel(mf.mo_occ) / (2 - (np.ndim(mf.mo_occ) > 2)),
-    )
+    full = 1.0 if np.ndim(mf.mo_occ) == 3 else 2.0  # of one spin, or of both
+    energy, filling = np.ravel(mf.mo_energy), np.ravel(mf.mo_occ) / full
     nearest = np.abs(filling - 0.5).argmin()
     if sigma is None or abs(filling[nearest] - 0.5) > 0.5 - FILLED:
         return fermi_level(mf.mo_energy, mf.mo_occ)
