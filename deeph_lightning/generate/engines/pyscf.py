@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Largest change of the energy in the last cycle, hartree; the gradient decides.
 CONV_TOL = 1e-9
+#: The same with fractional fillings, whose changes are no part of the gradient.
+FRACTIONAL_TOL = 1e-12
 #: Orbital gradient at which the second-order attempt gives its density to DIIS, hartree.
 NEWTON_GRAD = 1e-4
 #: Width of the Fermi function in the third attempt, before that of the calculation.
@@ -121,7 +123,8 @@ class PySCF:
         for key, is_right, expected in (
             ("kmesh", len(self.kmesh) == 3 and all(n >= 1 for n in self.kmesh),
              "three positive integers"),
-            ("smearing_eV", smearing_eV is None or smearing_eV > 0, "a positive width, eV"),
+            ("smearing_eV", smearing_eV is None or (smearing_eV > 0 and method == "rks"),
+             "a positive width, eV, with method=rks"),
             ("ke_cutoff", ke_cutoff is None or ke_cutoff > 0, "a positive energy, hartree"),
             ("overlap_threshold", 0 < overlap_threshold < 0.1, "a number from 0 to 0.1"),
             ("grid_level", 0 <= grid_level <= 9, "0 to 9"),
@@ -209,7 +212,7 @@ class PySCF:
             if value is not None:
                 setattr(mol, key, value if isinstance(value, str) else dict(value))
         mol.charge, mol.spin = (0, None) if only_basis else (self.charge, self.spin)
-        if self.smearing_eV is not None and self.spin == 0:
+        if self.smearing_eV is not None:
             mol.spin = None  # a cell may have an odd number of electrons
         mol.verbose, mol.max_memory = 0, self.max_memory_MB
         if is_periodic:
@@ -254,6 +257,8 @@ class PySCF:
         """
         mf.chkfile = str(folder / "scf.chk")
         mf.conv_tol, mf.conv_tol_grad = CONV_TOL, self.conv_tol_grad
+        if self.smearing_eV is not None:
+            mf.conv_tol = FRACTIONAL_TOL
         mf.max_cycle = self.max_cycle
         density = None
         if attempt == 1:

@@ -148,16 +148,16 @@ def check_filling(engine: PySCF, structure: Atoms) -> None:
     Raises
     ------
     ConfigError
-        There is an odd number, with smearing and without spin.
+        There is an odd number, with smearing.
     """
-    if engine.smearing_eV is None or engine.method != "rks":
+    if engine.smearing_eV is None:
         return
     n_electrons, n_k = engine.molecule(structure).nelectron, int(np.prod(engine.kmesh))
     if n_electrons * n_k % 2:
         msg = (
             f"engine.kmesh = {list(engine.kmesh)}: structure '{structure.info['name']}' has "
             f"{n_electrons} electrons, {n_electrons * n_k} on all k-points, which cannot be "
-            f"paired. Take an even number of k-points, or method=uks."
+            f"paired. Take an even number of k-points."
         )
         raise ConfigError(msg, key="engine.kmesh")
 
@@ -165,8 +165,7 @@ def check_filling(engine: PySCF, structure: Atoms) -> None:
 def _fermi_level(mf: Any) -> float:
     """Return E_F, hartree: in the gap, or where the Fermi function is half of its maximum."""
     sigma = getattr(mf, "sigma", None)
-    full = 1.0 if np.ndim(mf.mo_occ) == 3 else 2.0  # of one spin, or of both
-    energy, filling = np.ravel(mf.mo_energy), np.ravel(mf.mo_occ) / full
+    energy, filling = np.ravel(mf.mo_energy), np.ravel(mf.mo_occ) / 2
     nearest = np.abs(filling - 0.5).argmin()
     if sigma is None or abs(filling[nearest] - 0.5) > 0.5 - FILLED:
         return fermi_level(mf.mo_energy, mf.mo_occ)
