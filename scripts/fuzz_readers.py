@@ -41,7 +41,7 @@ from deeph_lightning.io.formats import (
 from deeph_lightning.io.gates import check_gates
 from deeph_lightning.io.system import SystemData
 from deeph_lightning.solve.dense import eigenstates
-from tests.io import fhi_aims_files, openmx_files, test_deeptb, test_wannier90
+from tests.io import fhi_aims_files, hpro_files, openmx_files, test_deeptb, test_wannier90
 
 ROOT = Path(__file__).resolve().parents[1]
 ACCEPTED = "accepted, passes gates"
@@ -158,6 +158,9 @@ def make_seeds(folder: Path) -> list[tuple[str, Path]]:
     seeds.append(("wannier90", folder / "wannier90"))
     test_deeptb.write_run(folder / "deeptb", water)
     seeds.append(("deeptb", folder / "deeptb"))
+    if importlib.util.find_spec("HPRO") is not None:
+        hpro_files.Calculation().write(folder / "hpro", folder / "hpro")
+        seeds.append(("hpro", folder / "hpro"))
     (folder / "lmdb").mkdir()
     (folder / "lmdb" / "data.mdb").write_bytes(b"\0" * 16 + deeptb.LMDB_MAGIC + b"\1" * 100)
     seeds.append(("deeptb", folder / "lmdb"))

@@ -16,7 +16,7 @@ from deeph_lightning.data.build import element_of
 from deeph_lightning.errors import BasisMismatchError, CheckpointError, ConfigError, DataError
 from deeph_lightning.io.files import SAME_POSITION, cell_to_write
 from deeph_lightning.io.formats import detect_format, read_structure_folder
-from deeph_lightning.io.orbitals import find_orbitals
+from deeph_lightning.io.orbitals import KEPT, files_in, find_orbitals
 from deeph_lightning.io.system import SystemData
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Overlaps:
         predictor
             The network.
         orbitals
-            Orbital files, see `find_orbitals`.
+            Orbital files, see `find_orbitals`; None: those that the training set keeps.
 
         Raises
         ------
@@ -78,11 +78,14 @@ class Overlaps:
         """
         if value == "orbitals" or (value is None and orbitals is not None):
             if orbitals is None:
-                raise ConfigError(
-                    "overlap = orbitals: no orbital files are given.\n  Add orbitals=FILE, "
-                    "orbitals=[FILE,FILE] or orbitals=FOLDER (.orb, .ion, .ion.xml, .pao).",
-                    key="orbitals",
-                )
+                orbitals = Path(predictor.record.get("data", {}).get("root") or ".") / KEPT
+                if not files_in(orbitals):
+                    raise ConfigError(
+                        f"overlap = orbitals: no orbital files are given, and the training set "
+                        f"keeps none in {orbitals}.\n  Add orbitals=FILE, orbitals=[FILE,FILE] "
+                        f"or orbitals=FOLDER (.orb, .ion, .ion.xml, .pao).",
+                        key="orbitals",
+                    )
             return cls("orbitals", integrals=_integrals(orbitals, predictor.basis))
         if orbitals is not None:
             raise ConfigError(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
+import shutil
 import traceback
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,15 +15,20 @@ from deeph_lightning.errors import ConfigError, DataError, DeepHError
 from deeph_lightning.io.archive import Archive
 from deeph_lightning.io.files import in_file, new_file
 from deeph_lightning.io.formats import (
+    CODES,
     detect_format,
+    orbital_files,
     read_structure_folder,
     structure_files,
     write_structure_folder,
 )
 from deeph_lightning.io.gates import check_gates
 from deeph_lightning.io.inputs import find_inputs
+from deeph_lightning.io.orbitals import KEPT, orbitals_of_basis
 from deeph_lightning.io.parallel import progress_bar, work_on
 from deeph_lightning.io.system import UNITS, SystemData
+
+log = logging.getLogger(__name__)
 
 OPERATORS = tuple(UNITS)
 
@@ -38,10 +45,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a structure: numbers of the gates, or why it failed; None if there."""
+    """What became of a structure: numbers of the gates, or why it failed; None if there.
+
+    Its orbital files, by species, are where its calculation has them.
+    """
 
     checks: dict[str, float] | None = None
     failure: str | None = None
+    orbitals: dict[str, Path] = field(default_factory=dict)
 
 
 class Conversion:
@@ -146,9 +157,23 @@ class Conversion:
             self.n_skipped += 1
         else:
             self.n_written += 1
+            self._keep_orbitals(outcome.orbitals)
             for key, value in outcome.checks.items():
                 choose = min if key == "S(k)" else max
                 self.worst[key] = choose(self.worst.get(key, value), value)
+
+    def _keep_orbitals(self, files: dict[str, Path]) -> None:
+        """Copy the radial functions of each species; where they are others, the first stay."""
+        for label, path in files.items():
+            copies = sorted((self.output / KEPT).glob(f"{label}.*"))
+            if not copies:
+                with new_file(self.output / KEPT / f"{label}.{path.name}") as partial:
+                    shutil.copyfile(path, partial)
+            elif copies[0].read_bytes() != path.read_bytes():
+                log.warning(
+                    "%s: its radial functions of %s are others than those kept in %s",
+                    *(path, label, copies[0]),
+                )
 
     def _write_split(self) -> None:
         """Write the split of the source, if it has one, without structures that failed."""
@@ -186,7 +211,7 @@ def convert_structure(shared: tuple[str, tuple[str, ...]], task: Task) -> Outcom
         with in_file(task.origin, task.name):
             checks = check_gates(system, skip_checks)
         write_structure_folder(system, task.folder, format_name)
-        return Outcome(checks)
+        return Outcome(checks, orbitals=_orbitals(task.origin, system))
     except DeepHError as error:
         return Outcome(failure=f"{type(error).__name__}: {error}")
     except OSError as error:
@@ -200,6 +225,13 @@ def convert_structure(shared: tuple[str, tuple[str, ...]], task: Task) -> Outcom
                 f"deeph_lightning: please report it with the files."
             )
         )
+
+
+def _orbitals(origin: Path, system: SystemData) -> dict[str, Path]:
+    """Return the files with the radial functions of a calculation, by species."""
+    if system.source_format not in CODES:
+        return {}
+    return orbitals_of_basis(orbital_files(origin), system.basis)
 
 
 def _read(task: Task) -> SystemData:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from deeph_lightning.errors import ConfigError, FormatError
+from deeph_lightning.io import orbitals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,6 +32,7 @@ READERS = {
     "wannier90": "deeph_lightning.io.wannier90",
     "deeptb": "deeph_lightning.io.deeptb",
     "gpaw": "deeph_lightning.io.gpaw",
+    "hpro": "deeph_lightning.io.hpro",
     "hamgnn": "deeph_lightning.io.hamgnn",
 }
 #: Formats that can be written too.
@@ -43,7 +45,8 @@ class Reader(Protocol):
     """Functions of the module of a format.
 
     A format whose folders may hold eigenvalues of the code has also
-    ``read_eigenvalues(path, name) -> Eigenvalues | None``.
+    ``read_eigenvalues(path, name) -> Eigenvalues | None``, one whose files of radial
+    functions may lie elsewhere ``orbital_files(folder) -> list[Path]``.
 
     Attributes
     ----------
@@ -115,6 +118,19 @@ def read_eigenvalues(path: str | Path, name: str | None = None) -> Eigenvalues |
     """
     reader = _detected(Path(path))
     found: Eigenvalues | None = getattr(reader, "read_eigenvalues", lambda *_: None)(path, name)
+    return found
+
+
+def orbital_files(path: str | Path) -> list[Path]:
+    """Return the files with radial functions that lie with the calculation of a folder.
+
+    Raises
+    ------
+    FormatError
+        The folder is of no known format, or damaged.
+    """
+    folder = Path(path)
+    found: list[Path] = getattr(_detected(folder), "orbital_files", orbitals.files_in)(folder)
     return found
 
 

@@ -31,6 +31,11 @@ from deeph_lightning.units import CODE_CONSTANTS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from deeph_lightning.core.basis import OrbitalBasis
+
+#: Folder in a converted set that keeps the orbital files of its calculations.
+KEPT = "orbitals"
+
 
 @dataclass(frozen=True)
 class OrbitalFile:
@@ -82,7 +87,7 @@ def find_orbitals(paths: str | Path | Sequence[str | Path]) -> dict[str, Orbital
     Parameters
     ----------
     paths
-        A file, a folder that holds some, or several of either.
+        A file, a folder that holds some, a converted set that keeps some, or several of these.
 
     Returns
     -------
@@ -110,6 +115,31 @@ def find_orbitals(paths: str | Path | Sequence[str | Path]) -> dict[str, Orbital
             raise DataError(msg, path=path)
         found[orbitals.label] = orbitals
     return found
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return the orbital files in a folder; of those with one content, text and XML, one."""
+    files = sorted(p for p in folder.iterdir() if _suffix(p)) if folder.is_dir() else []
+    # SIESTA writes the same as text and as XML
+    twins = {p.name.replace(".ion.xml", ".ion") for p in files if _suffix(p) == ".ion.xml"}
+    return [p for p in files if p.name not in twins]
+
+
+def orbitals_of_basis(files: Sequence[Path], basis: OrbitalBasis) -> dict[str, Path]:
+    """Return the one file that has the shells of a species, by its label.
+
+    Files that are damaged or of other shells are passed over, and so are several of one
+    species: which of them a calculation had is not known.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in files:
+        try:
+            orbitals = read_orbitals(path)
+            orbitals.of_shells(basis.shells.get(orbitals.label, ()))
+        except DataError:
+            continue
+        found.setdefault(orbitals.label, []).append(path)
+    return {label: paths[0] for label, paths in found.items() if len(paths) == 1}
 
 
 def read_orbitals(path: str | Path) -> OrbitalFile:
@@ -151,10 +181,7 @@ def read_orbitals(path: str | Path) -> OrbitalFile:
 def _files(place: Path) -> list[Path]:
     if place.is_file():
         return [place]
-    files = sorted(p for p in place.iterdir() if _suffix(p)) if place.is_dir() else []
-    # SIESTA writes the same as text and as XML
-    twins = {p.name.replace(".ion.xml", ".ion") for p in files if _suffix(p) == ".ion.xml"}
-    files = [p for p in files if p.name not in twins]
+    files = files_in(place) or files_in(place / KEPT)
     if not files:
         msg = (
             f"orbitals = {place}: there is no such file, or the folder holds none of "

@@ -39,6 +39,8 @@ ODD_HERMITICITY_S = 1e-7
 ODD_NORM = 5e-2
 ODD_SMALLEST_S = 1e-6
 ODD_EIGENVALUE_eV = 2e-4
+#: Bands of plane waves, and of the orbitals in which H was rebuilt.
+ODD_REBUILT_eV = 0.3
 ODD_EDGE_eV = 0.05
 ODD_FERMI_eV = 0.2
 #: Width of the end of a range, Å.
@@ -310,7 +312,13 @@ def _compare_eigenvalues(
         text += f", below E_F by {valence:.1e}"
         worst = valence
     found.note("eigenvalues", text)
-    if worst > ODD_EIGENVALUE_eV:
+    if "rebuilt_by" in system.info:
+        if worst > ODD_REBUILT_eV:
+            found.odd.append(
+                f"the bands of the orbitals differ from those of the plane waves by "
+                f"{worst:.2f} eV: the basis is too small, or files are of two calculations"
+            )
+    elif worst > ODD_EIGENVALUE_eV:
         found.odd.append(
             f"the bands of H differ from those that the code printed by {worst:.1e} eV: files "
             f"of two calculations, or H before the last iteration"

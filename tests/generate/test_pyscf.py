@@ -22,6 +22,7 @@ pytest.importorskip("pyscf", reason="PySCF is not installed: pip install pyscf")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 #: Largest difference of eigenvalues, eV, and of blocks of a turned molecule (PySCF's grid).
+GTH = {"basis": "gth-szv", "pseudo": "gth-pbe"}
 TOL_ENERGY, TOL_ROTATION = 1e-6, 1e-4
 
 
@@ -137,6 +138,39 @@ def test_eigenvalues_of_crystals_are_those_of_pyscf(settings, size, tmp_path, mo
     assert check_gates(system)["two-centre"] < 1e-10
 
 
+def hydrogen() -> Atoms:
+    """Return a crystal with one electron a cell: a metal."""
+    cell = np.array([[1.0, 0, 0], [0.07, 1.05, 0], [0, 0.05, 1.1]]) * 2.8
+    atoms = Atoms("H", positions=[[0.1, 0.0, 0.2]], cell=cell, pbc=True)
+    atoms.info["name"] = "hydrogen"
+    return atoms
+
+
+@pytest.mark.parametrize("attempt", [0, 2])
+def test_metals(attempt, tmp_path, monkeypatch):
+    """Levels are PySCF's, and E_F fills them with the electrons."""
+    settings = {"kmesh": [2, 2, 2], "smearing_eV": 0.5, "ke_cutoff": 15.0}
+    engine = PySCF(overlap_threshold=1e-9, **GTH, **settings)
+    atoms = hydrogen()
+    engine.check([atoms])
+    found = spied(engine, monkeypatch)
+    system = engine.run(atoms, tmp_path, attempt)
+    mf = found[0]
+    assert mf.sigma == pytest.approx(0.5 / HARTREE_EV)
+    channels = np.asarray(mf.mo_energy).reshape(-1, len(mf.kpts), 1)
+    filling = np.ravel(mf.mo_occ) / 2
+    assert np.any((filling > 0.05) & (filling < 0.95))
+    filled = 0.0
+    for n, k in enumerate(mf.cell.get_scaled_kpts(mf.kpts)):
+        own = np.sort(channels[:, n].ravel()) * HARTREE_EV
+        energies = levels(system, k)
+        np.testing.assert_allclose(energies, own, rtol=0, atol=TOL_ENERGY)
+        filled += np.sum(1 / (1 + np.exp((energies - system.fermi_energy) / 0.5)))
+    n_electrons = 2 * filled / len(mf.kpts)
+    assert n_electrons == pytest.approx(1.0, abs=1e-5)
+    assert system.n_electrons == 1
+
+
 def test_exact_exchange_needs_enough_points():
     engine = PySCF(basis="gth-szv", pseudo="gth-pbe", xc="pbe0", kmesh=[1, 2, 2])
     with pytest.raises(ConfigError, match=r"kmesh=\[4, 4, 4\]"):
@@ -150,6 +184,8 @@ def test_exact_exchange_needs_enough_points():
         ({"basis": "def2-xyz"}, water(), "cannot set it up"),
         ({"charge": 1}, water(), "charge = 1 and spin = 0"),
         ({"method": "gks"}, helium(4.4), "are for molecules"),
+        ({"smearing_eV": 0.1}, water(), "is for periodic cells"),
+        ({"smearing_eV": 0.1, **GTH}, hydrogen(), "1 electrons, 1 on all k-points"),
     ],
 )
 def test_settings_that_do_not_suit_are_refused_before_the_work(settings, atoms, said):
@@ -158,7 +194,13 @@ def test_settings_that_do_not_suit_are_refused_before_the_work(settings, atoms, 
 
 
 def test_impossible_settings_are_refused_at_once():
-    for settings in ({"kmesh": [1, 1]}, {"spin": 1}, {"grid_level": 12}, {"max_cycle": 0}):
+    for settings in (
+        {"kmesh": [1, 1]},
+        {"spin": 1},
+        {"smearing_eV": 0},
+        {"grid_level": 12},
+        {"max_cycle": 0},
+    ):
         with pytest.raises(ConfigError, match="expected"):
             PySCF(**settings)
     slab = water()

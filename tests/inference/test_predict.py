@@ -184,7 +184,7 @@ def test_overlaps_from_orbital_files(checkpoint, tmp_path):
     assert onsite[1, 1] == pytest.approx(1.5 * expected / 0.8**2.5, rel=1e-7)
     assert "orbitals" in system.info["prediction"]["overlap"]
 
-    with pytest.raises(ConfigError, match="no orbital files are given"):
+    with pytest.raises(ConfigError, match="no orbital files are given, and the training set"):
         predict(checkpoint, tmp_path / "POSCAR", tmp_path / "a", overlap="orbitals")
     with pytest.raises(ConfigError, match="not used"):
         predict(checkpoint, tmp_path / "POSCAR", tmp_path / "a", overlap="none", **options)

@@ -18,14 +18,18 @@ from deeph_lightning.convert import KEYS, run
 from deeph_lightning.errors import ConfigError, DataError
 from deeph_lightning.io import conversion
 from deeph_lightning.io.archive import write_archive
-from deeph_lightning.io.formats import detect_format, read_structure_folder
+from deeph_lightning.io.formats import detect_format, read_header, read_structure_folder
 from deeph_lightning.io.gates import GATES
+from deeph_lightning.io.orbitals import find_orbitals
 from deeph_lightning.io.source import open_source
 from deeph_lightning.solve.dense import eigenvalues
+from tests.io.hpro_files import Radial, ion
 from tests.io.systems import OPERATORS, STRUCTURES, assert_same_system, random_system
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+CODES = STRUCTURES.parent / "codes"
 
 
 def convert(
@@ -253,3 +257,22 @@ def test_command_line(tree: Path, tmp_path: Path) -> None:
     assert "b/0: FormatError" in done.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "set"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a", "c", "split.json"]
+
+
+def test_radial_functions_are_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Those of the basis, once for a set; others are named."""
+    shells = read_header(CODES / "siesta_Pt2").basis.shells["Pt"]
+    for n in range(3):
+        shutil.copytree(CODES / "siesta_Pt2", tmp_path / "runs" / str(n))
+        functions = [Radial(l, 2.0 + 0.1 * (n == 2)) for l in shells]
+        (tmp_path / "runs" / str(n) / "Pt.ion").write_text(ion("Pt", functions))
+        (tmp_path / "runs" / str(n) / "Au.ion").write_text(ion("Au", functions))
+    (tmp_path / "runs" / "0" / "of_Pt.ion").write_text(ion("Pt", functions[:-1]))
+    convert(tmp_path / "runs", tmp_path / "out", n_worker=1)
+    (kept,) = (tmp_path / "out" / "orbitals").iterdir()
+    assert kept.read_text() == (tmp_path / "runs" / "0" / "Pt.ion").read_text()
+    assert [f.l for f in find_orbitals(tmp_path / "out")["Pt"].functions] == list(shells)
+    (warning,) = [r.getMessage() for r in caplog.records if "radial functions" in r.msg]
+    assert "runs/2/Pt.ion" in warning
+    assert str(kept) in warning
+    assert open_source(tmp_path / "out").names == ["0", "1", "2"]

@@ -31,8 +31,12 @@ if TYPE_CHECKING:
 
 #: Largest change of the energy in the last cycle, hartree; the gradient decides.
 CONV_TOL = 1e-9
+#: The same with fractional fillings, whose changes are no part of the gradient.
+FRACTIONAL_TOL = 1e-12
 #: Orbital gradient at which the second-order attempt gives its density to DIIS, hartree.
 NEWTON_GRAD = 1e-4
+#: Width of the Fermi function in the third attempt, before that of the calculation.
+WIDER = 5.0
 #: Spin density above which a two-component calculation counts as magnetic.
 TOL_MAGNETIC = 1e-3
 
@@ -41,7 +45,7 @@ class PySCF:
     """Settings of a calculation with PySCF (Q. Sun et al., J. Chem. Phys. 153, 024109).
 
     Attempts at self-consistency: DIIS; DIIS with damping and a level shift; DIIS
-    from a density found by a second-order solver.
+    from a density found by a second-order solver, or, with smearing, by a wider Fermi function.
 
     Parameters
     ----------
@@ -57,6 +61,9 @@ class PySCF:
         Charge, and number of unpaired electrons.
     kmesh
         k-points of self-consistency along each lattice vector.
+    smearing_eV
+        Width of the Fermi function that fills the states of periodic cells; None: states are
+        full or empty.
     ke_cutoff
         Of the plane waves of densities in periodic cells, hartree; None: PySCF's estimate.
     overlap_threshold
@@ -95,6 +102,7 @@ class PySCF:
         charge: int = 0,
         spin: int = 0,
         kmesh: Sequence[int] = (1, 1, 1),
+        smearing_eV: float | None = None,
         ke_cutoff: float | None = None,
         overlap_threshold: float = 1e-8,
         density_fit: bool = False,
@@ -107,7 +115,7 @@ class PySCF:
         self.xc, self.basis, self.pseudo, self.ecp = xc, basis, pseudo, ecp
         self.method, self.relativity = method, relativity
         self.charge, self.spin, self.kmesh = charge, spin, tuple(kmesh)
-        self.ke_cutoff = ke_cutoff
+        self.smearing_eV, self.ke_cutoff = smearing_eV, ke_cutoff
         self.overlap_threshold, self.density_fit = overlap_threshold, density_fit
         self.grid_level, self.max_cycle = grid_level, max_cycle
         self.conv_tol_grad = conv_tol_grad
@@ -115,6 +123,8 @@ class PySCF:
         for key, is_right, expected in (
             ("kmesh", len(self.kmesh) == 3 and all(n >= 1 for n in self.kmesh),
              "three positive integers"),
+            ("smearing_eV", smearing_eV is None or (smearing_eV > 0 and method == "rks"),
+             "a positive width, eV, with method=rks"),
             ("ke_cutoff", ke_cutoff is None or ke_cutoff > 0, "a positive energy, hartree"),
             ("overlap_threshold", 0 < overlap_threshold < 0.1, "a number from 0 to 0.1"),
             ("grid_level", 0 <= grid_level <= 9, "0 to 9"),
@@ -160,6 +170,12 @@ class PySCF:
                 f"= {self.relativity!r} are for molecules. Use rks or uks without relativity."
             )
             raise ConfigError(msg, key="engine.method")
+        if not atoms.pbc.any() and self.smearing_eV is not None:
+            msg = (
+                f"structure '{name}' is a molecule: engine.smearing_eV = {self.smearing_eV} is "
+                f"for periodic cells. Leave it out."
+            )
+            raise ConfigError(msg, key="engine.smearing_eV")
         try:
             self.molecule(atoms)
         except Exception as error:  # noqa: BLE001  # PySCF raises whatever it meets
@@ -171,9 +187,13 @@ class PySCF:
             )
             raise ConfigError(msg, key="engine.basis") from None
         if atoms.pbc.all():
-            from deeph_lightning.generate.engines.pyscf_periodic import check_mesh
+            from deeph_lightning.generate.engines.pyscf_periodic import (
+                check_filling,
+                check_mesh,
+            )
 
             check_mesh(self, atoms)
+            check_filling(self, atoms)
 
     def molecule(self, atoms: Atoms, *, only_basis: bool = False) -> Any:
         """Return the ``Mole``, or ``Cell`` of a periodic structure, built.
@@ -192,6 +212,8 @@ class PySCF:
             if value is not None:
                 setattr(mol, key, value if isinstance(value, str) else dict(value))
         mol.charge, mol.spin = (0, None) if only_basis else (self.charge, self.spin)
+        if self.smearing_eV is not None:
+            mol.spin = None  # a cell may have an odd number of electrons
         mol.verbose, mol.max_memory = 0, self.max_memory_MB
         if is_periodic:
             mol.ke_cutoff = self.ke_cutoff
@@ -235,10 +257,17 @@ class PySCF:
         """
         mf.chkfile = str(folder / "scf.chk")
         mf.conv_tol, mf.conv_tol_grad = CONV_TOL, self.conv_tol_grad
+        if self.smearing_eV is not None:
+            mf.conv_tol = FRACTIONAL_TOL
         mf.max_cycle = self.max_cycle
         density = None
         if attempt == 1:
             mf.level_shift, mf.damp, mf.diis_start_cycle = 0.3, 0.5, 5
+        elif attempt == 2 and self.smearing_eV is not None:
+            mf.sigma *= WIDER
+            mf.kernel()
+            density = mf.make_rdm1()
+            mf.sigma /= WIDER
         elif attempt == 2:
             solver = mf.newton()
             solver.conv_tol_grad = NEWTON_GRAD

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 #: Distance up to which orbitals are followed, Å: nothing useful reaches further.
 MAX_RANGE = 40.0
+#: States are full or empty if they are filled to within this of 1 or 0.
+FILLED = 1e-6
 #: Distances that count as equal where the closest images are looked for, Å.
 SAME_DISTANCE = 1e-5
 
@@ -74,6 +76,11 @@ def compute(
         mf.nelec = tuple(n * n_k for n in cell.nelec)
     if not cell.pseudo:
         mf = mf.density_fit()  # plane waves cannot describe cores
+    smearing = {}
+    if engine.smearing_eV is not None:
+        smearing["smearing_eV"] = engine.smearing_eV
+        addons = importlib.import_module("pyscf.pbc.scf.addons")
+        mf = addons.smearing(mf, sigma=engine.smearing_eV / HARTREE_EV, method="fermi")
     is_hybrid = has_exact_exchange(engine.xc)
     ranges = check_mesh(engine, structure)
     mesh = engine.kmesh if is_hybrid else enough_cells(structure, max(ranges.values()))
@@ -102,9 +109,9 @@ def compute(
         is_spinful,
         H=H,
         S=operator_of(structure, basis, near, overlaps, index.ravel(), unit="1"),
-        fermi_energy=fermi_level(mf.mo_energy, mf.mo_occ) * HARTREE_EV,
+        fermi_energy=_fermi_level(mf) * HARTREE_EV,
         n_electrons=float(cell.nelectron),
-        info=engine.facts() | {"kmesh": list(engine.kmesh)},
+        info=engine.facts() | {"kmesh": list(engine.kmesh)} | smearing,
     )
 
 
@@ -133,6 +140,37 @@ def check_mesh(engine: PySCF, structure: Atoms) -> dict[tuple[str, str], float]:
         )
         raise ConfigError(msg, key="engine.kmesh")
     return ranges
+
+
+def check_filling(engine: PySCF, structure: Atoms) -> None:
+    """Refuse an odd number of electrons on all k-points, of which PySCF would add one.
+
+    Raises
+    ------
+    ConfigError
+        There is an odd number, with smearing.
+    """
+    if engine.smearing_eV is None:
+        return
+    n_electrons, n_k = engine.molecule(structure).nelectron, int(np.prod(engine.kmesh))
+    if n_electrons * n_k % 2:
+        msg = (
+            f"engine.kmesh = {list(engine.kmesh)}: structure '{structure.info['name']}' has "
+            f"{n_electrons} electrons, {n_electrons * n_k} on all k-points, which cannot be "
+            f"paired. Take an even number of k-points."
+        )
+        raise ConfigError(msg, key="engine.kmesh")
+
+
+def _fermi_level(mf: Any) -> float:
+    """Return E_F, hartree: in the gap, or where the Fermi function is half of its maximum."""
+    sigma = getattr(mf, "sigma", None)
+    energy, filling = np.ravel(mf.mo_energy), np.ravel(mf.mo_occ) / 2
+    nearest = np.abs(filling - 0.5).argmin()
+    if sigma is None or abs(filling[nearest] - 0.5) > 0.5 - FILLED:
+        return fermi_level(mf.mo_energy, mf.mo_occ)
+    level = energy[nearest] + sigma * np.log(filling[nearest] / (1 - filling[nearest]))
+    return float(level)
 
 
 def overlap_ranges(engine: PySCF, structure: Atoms) -> dict[tuple[str, str], float]:
