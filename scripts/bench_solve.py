@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--states", type=int, default=20)
     parser.add_argument("--moments", type=int, default=0, help="Chebyshev moments instead")
     parser.add_argument("--vectors", type=int, default=1)
+    parser.add_argument("--precision", default="auto", choices=("auto", "double", "single"))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, help="file for the numbers")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
@@ -62,7 +63,7 @@ def run(folder: str, library: str, options: argparse.Namespace) -> dict[str, Any
     words = [sys.executable, __file__, folder, "--one", "--library", library]
     words += ["--k", *map(str, options.k)]
     words += ["--count"] if options.count else []
-    for key in ("energy", "states", "moments", "vectors"):
+    for key in ("precision", "energy", "states", "moments", "vectors"):
         words += [f"--{key}", str(getattr(options, key))]
     threads = {key: str(options.threads) for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     done = subprocess.run(words, env=os.environ | threads, stdout=subprocess.PIPE, text=True)
@@ -90,7 +91,6 @@ class Clock:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Solve one structure."""
     from deeph_lightning.io.formats import read_structure_folder
-    from deeph_lightning.solve.factorisation import factorisation
     from deeph_lightning.solve.pencil import Pencil
     from deeph_lightning.solve.system import electronic_system
 
@@ -105,15 +105,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "atoms": len(system.atoms),
         "orbitals": pencil.n_orb,
         "library": options.library[0],
+        "precision": options.precision,
         "is_complex": matrices.H.is_complex,
         "matrix_entries": len(matrices.H.upper.data),
     }
-    kind = {"is_complex": matrices.H.is_complex, "counts": options.count}
-    factors = factorisation(options.library[0], **kind)
     if options.moments:
         row |= moments(pencil, matrices, options, clock)
     else:
-        row |= states(pencil, matrices, factors, options, clock)
+        row |= states(pencil, matrices, options, clock)
     row["seconds"] = {step: wall for step, (wall, _) in clock.steps.items()}
     row["cpu_seconds"] = {step: cpu for step, (_, cpu) in clock.steps.items()}
     row["peak_rss_GB"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
@@ -121,14 +120,18 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def states(
-    pencil: Any, matrices: Any, factors: Any, options: argparse.Namespace, clock: Clock
+    pencil: Any, matrices: Any, options: argparse.Namespace, clock: Clock
 ) -> dict[str, Any]:
     """Factorise once, count, and find the nearest states."""
     from deeph_lightning.solve.factorisation import residual
+    from deeph_lightning.solve.precision import ordered
     from deeph_lightning.solve.sparse import nearest_states
 
     A = matrices.shifted(options.energy)
-    needed = factors.analyse(A, pencil.row_block)
+    factors = ordered(
+        A, pencil.row_block, pencil.name, "", name=options.library[0],
+        precision=options.precision, counts=options.count,
+    )  # fmt: skip
     clock.read("order")
     factors.factorise(A)
     clock.read("factorise")
@@ -136,7 +139,6 @@ def states(
     found = nearest_states(matrices, factors, options.energy, options.states)
     clock.read("states")
     return {
-        "estimated_GB": needed / 1e9,
         "factor_entries": factors.n_entries(),
         "states_below": factors.n_negative() if options.count else None,
         "relative_residual": error,
@@ -157,7 +159,7 @@ def moments(
         spectrum_ends,
     )
 
-    inverse = overlap_inverse(matrices, pencil, options.library[0])
+    inverse = overlap_inverse(matrices, pencil, options.library[0], options.precision)
     clock.read("factorise")
     low, high = spectrum_ends(matrices, inverse, pencil.name)
     clock.read("ends")

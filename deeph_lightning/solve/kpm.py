@@ -20,10 +20,10 @@ from scipy import optimize
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from deeph_lightning.errors import PhysicsError
-from deeph_lightning.solve.factorisation import MAX_RESIDUAL, factorisation, library, residual
+from deeph_lightning.solve.factorisation import MAX_RESIDUAL, library, residual
 from deeph_lightning.solve.kloop import map_k
 from deeph_lightning.solve.levels import FloatArray
-from deeph_lightning.solve.memory import check_memory
+from deeph_lightning.solve.precision import ordered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: The spectrum fills this part of (-1, 1); the ends found by Lanczos are from inside.
 FILLING = 0.98
+#: Relative residual of S with factors in single precision above which S is not to be trusted.
+MAX_SINGLE_RESIDUAL = 1e-2
 #: Relative accuracy of the ends of the spectrum.
 ENDS_TOLERANCE = 1e-3
 
@@ -119,6 +121,7 @@ def chebyshev_dos(
     group: NDArray[np.int64] | None = None,
     seed: int = 0,
     library_name: str = "auto",
+    precision: str = "auto",
     memory_limit: float | None = None,
     n_jobs: int = 1,
     track: Callable[..., Any] | None = None,
@@ -141,8 +144,9 @@ def chebyshev_dos(
         ``(n_orb,)``, group of each orbital for local densities; without it one of all.
     seed
         Of the random phases.
-    library_name, memory_limit
-        Factorisation of S, see `factorisation.library`.
+    library_name, precision, memory_limit
+        Factorisation of S, see `precision.ordered`. Single precision is that of another S,
+        nearer to this one than 1e-6.
     n_jobs, track
         See `kloop.map_k`.
 
@@ -154,7 +158,7 @@ def chebyshev_dos(
     points, w = np.atleast_2d(np.asarray(k, dtype=np.float64)), np.asarray(weight)
     zeros = np.zeros(pencil.n_orb, dtype=np.int64)
     group = zeros if group is None else group[pencil.orbital]
-    prepared = _Prepared(pencil, library(library_name), memory_limit)
+    prepared = _Prepared(pencil, library(library_name), precision, memory_limit)
     ends = np.array(map_k(partial(_ends, prepared), points, n_jobs))
     low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
     centre, half_width = 0.5 * (low + high), 0.5 * (high - low) / FILLING
@@ -164,18 +168,23 @@ def chebyshev_dos(
 
 
 def overlap_inverse(
-    matrices: PencilAtK, pencil: Pencil, name: str, limit: float | None = None
+    matrices: PencilAtK,
+    pencil: Pencil,
+    name: str,
+    precision: str = "auto",
+    limit: float | None = None,
 ) -> Callable[[NDArray[Any]], NDArray[Any]]:
     """Return the function that applies the inverse of S (arguments of `chebyshev_dos`)."""
-    factors = factorisation(name, is_complex=matrices.S.is_complex, counts=False)
-    check_memory(
-        factors.analyse(matrices.S, pencil.row_block),
-        f"structure '{pencil.name}': factorising S of {pencil.n_orb} orbitals with {name}",
+    factors = ordered(
+        matrices.S, pencil.row_block,
+        f"structure '{pencil.name}': factorising S of {pencil.n_orb} orbitals",
         "Use fewer processes (n_jobs), or a machine with more memory",
-        limit,
-    )
+        name=name, precision=precision, limit=limit, is_refined=False,
+    )  # fmt: skip
     factors.factorise(matrices.S)
-    if (error := residual(factors, matrices.S)) > MAX_RESIDUAL:
+    is_single = factors.solve(np.zeros(pencil.n_orb)).dtype.itemsize < matrices.S.dtype.itemsize
+    error = residual(factors, matrices.S)
+    if error > (MAX_SINGLE_RESIDUAL if is_single else MAX_RESIDUAL):
         msg = (
             f"structure '{pencil.name}': S cannot be factorised accurately by {name} (relative "
             f"residual {error:.1e}). Take another library: factorisation=..."
@@ -217,8 +226,10 @@ def spectrum_ends(
 class _Prepared:
     """Matrices at a k-point with the inverse of S; the last ones are kept."""
 
-    def __init__(self, pencil: Pencil, name: str, limit: float | None) -> None:
-        self.pencil, self._name, self._limit = pencil, name, limit
+    def __init__(
+        self, pencil: Pencil, name: str, precision: str, limit: float | None
+    ) -> None:
+        self.pencil, self._factors = pencil, (name, precision, limit)
         self._last: tuple[bytes, PencilAtK, Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -229,7 +240,7 @@ class _Prepared:
         if self._last is None or self._last[0] != k.tobytes():
             self._last = None  # its memory counts
             matrices = self.pencil.at(k)
-            inverse = overlap_inverse(matrices, self.pencil, self._name, self._limit)
+            inverse = overlap_inverse(matrices, self.pencil, *self._factors)
             self._last = (k.tobytes(), matrices, inverse)
         return self._last[1:]
 
