@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy import linalg
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from deeph_lightning.errors import OverlapNotPositiveError, PhysicsError
 from deeph_lightning.solve.factorisation import (
@@ -19,6 +18,7 @@ from deeph_lightning.solve.factorisation import (
     library,
     residual,
 )
+from deeph_lightning.solve.lanczos import nearest_vectors
 from deeph_lightning.solve.pencil import Pencil, PencilAtK
 from deeph_lightning.solve.precision import ordered
 
@@ -259,10 +259,10 @@ class SparseSolver:
     ) -> States:
         try:
             found = nearest_states(pencil, factors, shift, n_state)
-        except ArpackNoConvergence as error:
+        except PhysicsError as error:
             msg = (
-                f"structure '{self.pencil.name}': of {n_state} states at {shift:.4f} eV, "
-                f"{len(error.eigenvalues)} converged. Ask for fewer, or another energy."
+                f"structure '{self.pencil.name}', states at {shift:.4f} eV: {error}. Ask for "
+                f"fewer, or another energy."
             )
             raise PhysicsError(msg, structure=self.pencil.name) from None
         return found._replace(coefficients=self.pencil.to_orbitals(found.coefficients))
@@ -308,19 +308,10 @@ def nearest_states(
 
     Raises
     ------
-    scipy.sparse.linalg.ArpackNoConvergence
+    PhysicsError
         It does not converge.
     """
-    n, dtype = pencil.H.shape[0], pencil.H.dtype
-    inverse, overlap = (
-        LinearOperator((n, n), matvec=apply, dtype=dtype)
-        for apply in (factors.solve, pencil.S.__matmul__)
-    )
-    start = np.random.default_rng(0).normal(size=n).astype(dtype)
-    _, vectors = eigsh(
-        inverse, n_state, M=overlap, sigma=shift, OPinv=inverse, v0=start,
-        ncv=min(n, max(2 * n_state + 1, 40)),
-    )  # fmt: skip
+    vectors = nearest_vectors(factors.solve, pencil.S, n_state, pencil.H.dtype)
     return _rayleigh_ritz(pencil.H, pencil.S, vectors)
 
 
