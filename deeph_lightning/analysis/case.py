@@ -161,8 +161,11 @@ class Case:
         per_process = None if limit is None else GB * limit / effective_n_jobs(self.n_jobs)
         found = [
             SparseSolver(
-                H, self.system.S, self.config["factorisation"],
-                self.config["factor_precision"], per_process,
+                H,
+                self.system.S,
+                self.config["factorisation"],
+                self.config["factor_precision"],
+                per_process,
             )  # fmt: skip
             for H in self.system.channels
         ]

@@ -229,8 +229,8 @@ class Refined:
             before, error = error, float((np.linalg.norm(rest, axis=0) / size).max(initial=0.0))
             if not error < MAX_REFINEMENT_RATIO * before:
                 msg = (
-                    f"the relative residual of a solution is {error:.1e} with factors in single "
-                    f"precision, and refinement does not reduce it. Take factor_precision=double"
+                    f"factors in single precision leave a relative residual of {error:.1e} "
+                    f"that refinement does not reduce. Take factor_precision=double"
                 )
                 raise PhysicsError(msg)
         return x
@@ -293,7 +293,12 @@ def library(name: str = "auto") -> str:
 
 
 def factorisation(
-    name: str, *, is_complex: bool, counts: bool, is_single: bool = False
+    name: str,
+    *,
+    is_complex: bool,
+    counts: bool = False,
+    is_single: bool = False,
+    is_definite: bool = False,
 ) -> Factorisation:
     """Return a factorisation of one kind of matrix.
 
@@ -307,6 +312,8 @@ def factorisation(
         `n_negative` will be asked for.
     is_single
         PARDISO factorises and solves in single precision.
+    is_definite
+        Matrices are positive definite, which PARDISO makes use of.
     """
     name = library(name)
     if name == "superlu":
@@ -315,7 +322,7 @@ def factorisation(
         return Doubled(Mumps()) if is_complex else Mumps()
     if is_complex and counts:
         return Doubled(Pardiso(False, is_single))
-    return Pardiso(is_complex, is_single)
+    return Pardiso(is_complex, is_single, is_definite)
 
 
 def residual(factors: Factorisation, A: Hermitian) -> float:

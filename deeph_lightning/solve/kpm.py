@@ -23,6 +23,7 @@ from deeph_lightning.errors import PhysicsError
 from deeph_lightning.solve.factorisation import MAX_RESIDUAL, library, residual
 from deeph_lightning.solve.kloop import map_k
 from deeph_lightning.solve.levels import FloatArray
+from deeph_lightning.solve.pardiso import Pardiso
 from deeph_lightning.solve.precision import ordered
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from deeph_lightning.solve.factorisation import Factorisation
     from deeph_lightning.solve.pencil import Pencil, PencilAtK
 
 #: The spectrum fills this part of (-1, 1); the ends found by Lanczos are from inside.
@@ -167,19 +169,19 @@ def chebyshev_dos(
     return Chebyshev(np.einsum("k,kgn->gn", w, moments), centre, half_width)
 
 
-def overlap_inverse(
+def overlap_factors(
     matrices: PencilAtK,
     pencil: Pencil,
     name: str,
     precision: str = "auto",
     limit: float | None = None,
-) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """Return the function that applies the inverse of S (arguments of `chebyshev_dos`)."""
+) -> Factorisation:
+    """Factorise S at one k-point (arguments of `chebyshev_dos`)."""
     factors = ordered(
         matrices.S, pencil.row_block,
         f"structure '{pencil.name}': factorising S of {pencil.n_orb} orbitals",
         "Use fewer processes (n_jobs), or a machine with more memory",
-        name=name, precision=precision, limit=limit, is_refined=False,
+        name=name, precision=precision, limit=limit, is_overlap=True,
     )  # fmt: skip
     factors.factorise(matrices.S)
     is_single = factors.solve(np.zeros(pencil.n_orb)).dtype.itemsize < matrices.S.dtype.itemsize
@@ -190,11 +192,11 @@ def overlap_inverse(
             f"residual {error:.1e}). Take another library: factorisation=..."
         )
         raise PhysicsError(msg, structure=pencil.name)
-    return factors.solve
+    return factors
 
 
 def spectrum_ends(
-    matrices: PencilAtK, inverse: Callable[[NDArray[Any]], NDArray[Any]], name: str
+    matrices: PencilAtK, factors: Factorisation, name: str
 ) -> tuple[float, float]:
     """Return the lowest and the highest eigenvalue at one k-point, nearly, eV.
 
@@ -206,7 +208,7 @@ def spectrum_ends(
     n, dtype = matrices.H.shape[0], matrices.H.dtype
     hamiltonian, overlap, inverse_overlap = (
         LinearOperator((n, n), matvec=apply, dtype=dtype)
-        for apply in (matrices.H.__matmul__, matrices.S.__matmul__, inverse)
+        for apply in (matrices.H.__matmul__, matrices.S.__matmul__, factors.solve)
     )
     start = np.random.default_rng(0).normal(size=n).astype(dtype)
     ends = []
@@ -226,22 +228,20 @@ def spectrum_ends(
 class _Prepared:
     """Matrices at a k-point with the inverse of S; the last ones are kept."""
 
-    def __init__(
-        self, pencil: Pencil, name: str, precision: str, limit: float | None
-    ) -> None:
+    def __init__(self, pencil: Pencil, name: str, precision: str, limit: float | None) -> None:
         self.pencil, self._factors = pencil, (name, precision, limit)
-        self._last: tuple[bytes, PencilAtK, Any] | None = None
+        self._last: tuple[bytes, PencilAtK, Factorisation] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # libraries hold memory of their own, which no other process can use
         return self.__dict__ | {"_last": None}
 
-    def at(self, k: FloatArray) -> tuple[PencilAtK, Callable[[NDArray[Any]], NDArray[Any]]]:
+    def at(self, k: FloatArray) -> tuple[PencilAtK, Factorisation]:
         if self._last is None or self._last[0] != k.tobytes():
             self._last = None  # its memory counts
             matrices = self.pencil.at(k)
-            inverse = overlap_inverse(matrices, self.pencil, *self._factors)
-            self._last = (k.tobytes(), matrices, inverse)
+            factors = overlap_factors(matrices, self.pencil, *self._factors)
+            self._last = (k.tobytes(), matrices, factors)
         return self._last[1:]
 
 
@@ -261,10 +261,10 @@ def _moments(
 ) -> list[FloatArray]:
     found = []
     for point in k:
-        matrices, inverse = prepared.at(point)
+        matrices, factors = prepared.at(point)
         found.append(
             moments_at(
-                matrices, inverse, group, centre, half_width, n_moments, n_vectors,
+                matrices, factors, group, centre, half_width, n_moments, n_vectors,
                 seed=seed, k=point,
             )
         )  # fmt: skip
@@ -273,7 +273,7 @@ def _moments(
 
 def moments_at(
     matrices: PencilAtK,
-    inverse: Callable[[NDArray[Any]], NDArray[Any]],
+    factors: Factorisation,
     group: NDArray[np.int64],
     centre: float,
     half_width: float,
@@ -287,29 +287,64 @@ def moments_at(
 
     Parameters
     ----------
-    matrices, inverse
-        H and S, and the function that applies the inverse of S.
+    matrices, factors
+        H and S, and the factors of S.
     group
         ``(n_orb,)``, group of each row.
     centre, half_width, n_moments, n_vectors, seed
         See `Chebyshev` and `chebyshev_dos`.
     k
         ``(3,)``, decides on the random numbers, with the seed.
+
+    Notes
+    -----
+    For the total alone, PARDISO's factors give random vectors t of covariance S^-1. Then
+    ``mu_n = <t| S T_n |t>``, and as X is Hermitian for the product by S, the products of T_n t
+    with itself and with the one after it are moments 2n and 2n + 1: half of the work. S itself
+    is not needed, ``s_n = S t_n`` follows the same recursion.
     """
-    n_orb = len(group)
+    n_orb, n_group = len(group), int(group.max()) + 1
     vectors = _start(n_orb, n_vectors, seed, np.asarray(k), matrices.H.dtype)
+    norm = 1 if n_vectors >= n_orb else n_vectors
+    if n_group == 1 and isinstance(factors, Pardiso):
+        return _doubled(matrices, factors, vectors, centre, half_width, n_moments) / norm
 
     def apply(v: NDArray[Any]) -> NDArray[Any]:
-        return (inverse(matrices.H @ v) - centre * v) / half_width
+        return (factors.solve(matrices.H @ v) - centre * v) / half_width
 
     before, now = vectors, apply(vectors)
-    moments = np.zeros((int(group.max()) + 1, n_moments))
+    moments = np.zeros((n_group, n_moments))
     for n in range(n_moments):
         current = (before, now)[min(n, 1)]
         np.add.at(moments[:, n], group, (vectors.conj() * current).real.sum(axis=1))
         if 1 <= n < n_moments - 1:
             before, now = now, 2 * apply(now) - before
-    return moments / (1 if n_vectors >= n_orb else n_vectors)
+    return moments / norm
+
+
+def _doubled(
+    matrices: PencilAtK,
+    factors: Pardiso,
+    vectors: NDArray[Any],
+    centre: float,
+    half_width: float,
+    n_moments: int,
+) -> FloatArray:
+    """Return the sum of moments over vectors, ``(1, n_moments)``: two by each step."""
+    t = factors.solve_half(vectors).astype(matrices.H.dtype)
+    s = matrices.S @ t
+    s_next = (matrices.H @ t - centre * s) / half_width
+    first, second = np.vdot(t, s).real, np.vdot(t, s_next).real
+    moments = np.zeros((1, n_moments))
+    for n in range(0, n_moments, 2):
+        if n:
+            t = factors.solve(s_next)
+            rest = 2 * (matrices.H @ t - centre * s_next) / half_width - s
+            s, s_next = s_next, rest
+        moments[0, n : n + 2] = (
+            2 * np.vdot(t, s).real - first, 2 * np.vdot(t, s_next).real - second
+        )[: n_moments - n]  # fmt: skip
+    return moments
 
 
 def _start(n_orb: int, n_vectors: int, seed: int, k: FloatArray, dtype: Any) -> NDArray[Any]:

@@ -31,7 +31,7 @@ def ordered(
     precision: str = "auto",
     limit: float | None = None,
     counts: bool = False,
-    is_refined: bool = True,
+    is_overlap: bool = False,
 ) -> Factorisation:
     """Order a matrix for a factorisation that fits into memory.
 
@@ -51,8 +51,9 @@ def ordered(
         Bytes that may be used; without it what is available.
     counts
         `Factorisation.n_negative` will be asked for.
-    is_refined
-        Refine solutions with factors in single precision to double precision.
+    is_overlap
+        The matrix is positive definite, and solutions with factors in single precision stay as
+        they are: they are those of a matrix that differs by rounding.
 
     Raises
     ------
@@ -63,7 +64,10 @@ def ordered(
     """
     name = library(name)
     if precision == "single" and name != "pardiso":
-        msg = f"factor_precision=single: {name} factorises in double precision. Take pardiso, or auto"
+        msg = (
+            f"factor_precision=single: {name} factorises in double precision. Take "
+            f"factorisation=pardiso, or factor_precision=auto"
+        )
         raise ConfigError(msg)
     there = available_memory() if limit is None else limit
     kinds = ("double", "single") if precision == "auto" else (precision,)
@@ -71,11 +75,14 @@ def ordered(
         found: Factorisation | None = None  # the memory of the last one counts
         is_single = kind == "single"
         found = factorisation(
-            name, is_complex=A.is_complex, counts=counts, is_single=is_single
-        )
-        needed = found.analyse(A, row_block) + N_VECTORS * A.shape[0] * A.dtype.itemsize
+            name, is_complex=A.is_complex, counts=counts, is_single=is_single,
+            is_definite=is_overlap,
+        )  # fmt: skip
+        # beside the factors: vectors, and the next matrix while the factors hold the last one
+        needed = found.analyse(A, row_block) + A.upper.data.nbytes
+        needed += N_VECTORS * A.shape[0] * A.dtype.itemsize
         if needed <= there:
             break
     check_memory(needed, f"{what} with {name} in {kind} precision", remedy, there)
     log.info("%s: factors in %s precision, %.3g GB", what, kind, needed / GB)
-    return Refined(found) if is_single and is_refined else found
+    return Refined(found) if is_single and not is_overlap else found

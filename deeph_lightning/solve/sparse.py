@@ -1,7 +1,6 @@
 """Some eigenvalues of large systems: counted by inertia, found by shift-invert Lanczos.
 
-Sources: R. B. Lehoucq, D. C. Sorensen, C. Yang, ARPACK Users' Guide (1998); inertia for
-slicing spectra: T. Ericsson, A. Ruhe, Math. Comput. 35, 1251 (1980).
+Source: T. Ericsson, A. Ruhe, Math. Comput. 35, 1251 (1980).
 """
 
 from __future__ import annotations
@@ -233,7 +232,7 @@ class SparseSolver:
         msg = (
             f"structure '{self.pencil.name}': H - E S cannot be factorised by {self.library} "
             f"at E = {energy:.6f} eV. Move the energy a little, or take another library: "
-            f"factorisation=..."
+            f"factorisation=..., or factor_precision=double"
         )
         raise PhysicsError(msg, structure=self.pencil.name)
 
@@ -258,7 +257,7 @@ class SparseSolver:
         self, pencil: PencilAtK, factors: Factorisation, shift: float, n_state: int
     ) -> States:
         try:
-            found = nearest_states(pencil, factors, shift, n_state)
+            found = nearest_states(pencil, factors, n_state)
         except PhysicsError as error:
             msg = (
                 f"structure '{self.pencil.name}', states at {shift:.4f} eV: {error}. Ask for "
@@ -285,9 +284,7 @@ def _text(k: ArrayLike) -> str:
     return str(np.round(np.asarray(k, dtype=np.float64), 6).tolist())
 
 
-def nearest_states(
-    pencil: PencilAtK, factors: Factorisation, shift: float, n_state: int
-) -> States:
+def nearest_states(pencil: PencilAtK, factors: Factorisation, n_state: int) -> States:
     """Find the states nearest to the energy of a factorisation by Lanczos' method.
 
     Parameters
@@ -296,8 +293,6 @@ def nearest_states(
         H and S.
     factors
         Of H - shift S.
-    shift
-        eV.
     n_state
         How many.
 

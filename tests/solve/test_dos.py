@@ -133,6 +133,23 @@ def test_moments_with_single_precision_factors() -> None:
     assert np.abs(error).max() < SINGLE_PRECISION_S * double.density(energies).max()
 
 
+@pytest.mark.parametrize(("spin", "n_moments"), [("none", 60), ("spinful", 61)])
+def test_doubled_moments_are_those_of_the_eigenvalues(spin, n_moments, rng) -> None:
+    """Two moments a step, from vectors of covariance S^-1."""
+    pytest.importorskip("pypardiso")
+    system = electronic_system(toy(rng, spin=spin))
+    k, weight = kgrid((2, 1, 1))
+    H = system.channels[0]
+    found = chebyshev_dos(
+        Pencil(H, system.S), k, weight, n_moments, H.n_orb, library_name="pardiso"
+    )
+    energies = channel_energies(system, k)[0]
+    x = (energies - found.centre) / found.half_width
+    polynomials = np.cos(np.arange(n_moments)[:, None, None] * np.arccos(x))
+    total = np.einsum("nkb,k->n", polynomials, weight)
+    assert np.abs(found.moments[0] - total).max() < DENSE_SPARSE
+
+
 def test_density_holds_all_orbitals_and_counts() -> None:
     rng = np.random.default_rng(3)
     x = rng.uniform(-0.9, 0.9, 40)
