@@ -156,10 +156,10 @@ def moments(
     from deeph_lightning.solve.kpm import (
         FILLING,
         Chebyshev,
-        moments_at,
         overlap_factors,
         spectrum_ends,
     )
+    from deeph_lightning.solve.moments import moments_at
 
     factors = overlap_factors(matrices, pencil, options.library[0], options.precision)
     clock.read("factorise")

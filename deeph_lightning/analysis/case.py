@@ -166,7 +166,7 @@ class Case:
                 self.config["factorisation"],
                 self.config["factor_precision"],
                 per_process,
-            )  # fmt: skip
+            )
             for H in self.system.channels
         ]
         found[0].check_overlap(np.zeros(3))

@@ -70,19 +70,25 @@ def ordered(
         )
         raise ConfigError(msg)
     there = available_memory() if limit is None else limit
-    kinds = ("double", "single") if precision == "auto" else (precision,)
-    for kind in kinds if name == "pardiso" else ("double",):
-        found: Factorisation | None = None  # the memory of the last one counts
-        is_single = kind == "single"
-        found = factorisation(
-            name, is_complex=A.is_complex, counts=counts, is_single=is_single,
+    kinds = ["double", "single"] if precision == "auto" else [precision]
+    if name != "pardiso":
+        kinds = ["double"]
+
+    def analysed(kind: str) -> tuple[Factorisation, float]:
+        factors = factorisation(
+            name, is_complex=A.is_complex, counts=counts, is_single=kind == "single",
             is_definite=is_overlap,
         )  # fmt: skip
         # beside the factors: vectors, and the next matrix while the factors hold the last one
-        needed = found.analyse(A, row_block) + A.upper.data.nbytes
-        needed += N_VECTORS * A.shape[0] * A.dtype.itemsize
-        if needed <= there:
-            break
+        needed = factors.analyse(A, row_block) + A.upper.data.nbytes
+        return factors, needed + N_VECTORS * A.shape[0] * A.dtype.itemsize
+
+    kind = kinds.pop(0)
+    found, needed = analysed(kind)
+    if needed > there and kinds:
+        kind = kinds.pop()
+        del found  # its memory counts
+        found, needed = analysed(kind)
     check_memory(needed, f"{what} with {name} in {kind} precision", remedy, there)
     log.info("%s: factors in %s precision, %.3g GB", what, kind, needed / GB)
-    return Refined(found) if is_single and not is_overlap else found
+    return Refined(found) if kind == "single" and not is_overlap else found
