@@ -138,7 +138,7 @@ def states(
     factors.factorise(A)
     clock.read("factorise")
     error = residual(factors, A)
-    found = nearest_states(matrices, factors, options.states)
+    found = nearest_states(matrices, factors, options.energy, options.states)
     clock.read("states")
     return {
         "factor_entries": factors.n_entries(),

@@ -1,6 +1,7 @@
 """Some eigenvalues of large systems: counted by inertia, found by shift-invert Lanczos.
 
-Source: T. Ericsson, A. Ruhe, Math. Comput. 35, 1251 (1980).
+Sources: R. B. Lehoucq, D. C. Sorensen, C. Yang, ARPACK Users' Guide (1998); inertia for
+slicing spectra: T. Ericsson, A. Ruhe, Math. Comput. 35, 1251 (1980).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy import linalg
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from deeph_lightning.errors import OverlapNotPositiveError, PhysicsError
 from deeph_lightning.solve.factorisation import (
@@ -17,7 +19,6 @@ from deeph_lightning.solve.factorisation import (
     library,
     residual,
 )
-from deeph_lightning.solve.lanczos import nearest_vectors
 from deeph_lightning.solve.pencil import Pencil, PencilAtK
 from deeph_lightning.solve.precision import ordered
 
@@ -257,11 +258,11 @@ class SparseSolver:
         self, pencil: PencilAtK, factors: Factorisation, shift: float, n_state: int
     ) -> States:
         try:
-            found = nearest_states(pencil, factors, n_state)
-        except PhysicsError as error:
+            found = nearest_states(pencil, factors, shift, n_state)
+        except ArpackNoConvergence as error:
             msg = (
-                f"structure '{self.pencil.name}', states at {shift:.4f} eV: {error}. Ask for "
-                f"fewer, or another energy."
+                f"structure '{self.pencil.name}': of {n_state} states at {shift:.4f} eV, "
+                f"{len(error.eigenvalues)} converged. Ask for fewer, or another energy."
             )
             raise PhysicsError(msg, structure=self.pencil.name) from None
         return found._replace(coefficients=self.pencil.to_orbitals(found.coefficients))
@@ -284,7 +285,9 @@ def _text(k: ArrayLike) -> str:
     return str(np.round(np.asarray(k, dtype=np.float64), 6).tolist())
 
 
-def nearest_states(pencil: PencilAtK, factors: Factorisation, n_state: int) -> States:
+def nearest_states(
+    pencil: PencilAtK, factors: Factorisation, shift: float, n_state: int
+) -> States:
     """Find the states nearest to the energy of a factorisation by Lanczos' method.
 
     Parameters
@@ -293,6 +296,8 @@ def nearest_states(pencil: PencilAtK, factors: Factorisation, n_state: int) -> S
         H and S.
     factors
         Of H - shift S.
+    shift
+        eV.
     n_state
         How many.
 
@@ -303,10 +308,19 @@ def nearest_states(pencil: PencilAtK, factors: Factorisation, n_state: int) -> S
 
     Raises
     ------
-    PhysicsError
+    scipy.sparse.linalg.ArpackNoConvergence
         It does not converge.
     """
-    vectors = nearest_vectors(factors.solve, pencil.S, n_state, pencil.H.dtype)
+    n, dtype = pencil.H.shape[0], pencil.H.dtype
+    inverse, overlap = (
+        LinearOperator((n, n), matvec=apply, dtype=dtype)
+        for apply in (factors.solve, pencil.S.__matmul__)
+    )
+    start = np.random.default_rng(0).normal(size=n).astype(dtype)
+    _, vectors = eigsh(
+        inverse, n_state, M=overlap, sigma=shift, OPinv=inverse, v0=start,
+        ncv=min(n, max(2 * n_state + 1, 40)),
+    )  # fmt: skip
     return _rayleigh_ritz(pencil.H, pencil.S, vectors)
 
 
