@@ -29,6 +29,8 @@ from deeph_lightning.training.environment import (
 )
 
 WARMUP = 1
+#: Columns of output that is no terminal: tables take their natural width.
+WIDTH = 1000
 
 
 @dataclass
@@ -44,6 +46,8 @@ class Table:
 def report(tables: list[Table], json: Path | None, **numbers: Any) -> None:
     """Print the tables; write them with the numbers and the environment."""
     console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH
     for table in tables:
         shown = RichTable(*table.header, title=table.title, caption=table.note or None)
         for row in table.rows:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import resource
 import subprocess
@@ -43,11 +44,13 @@ def main() -> None:
     parser.add_argument("--states", type=int, default=20)
     parser.add_argument("--moments", type=int, default=0, help="Chebyshev moments instead")
     parser.add_argument("--vectors", type=int, default=1)
+    parser.add_argument("--precision", default="auto", choices=("auto", "double", "single"))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, help="file for the numbers")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
+        logging.basicConfig(level=logging.INFO)  # precision and memory of factors, to stderr
         print(json.dumps(measure(options)))
         return
     from bench_report import report  # its imports would count as memory of the solver
@@ -62,7 +65,7 @@ def run(folder: str, library: str, options: argparse.Namespace) -> dict[str, Any
     words = [sys.executable, __file__, folder, "--one", "--library", library]
     words += ["--k", *map(str, options.k)]
     words += ["--count"] if options.count else []
-    for key in ("energy", "states", "moments", "vectors"):
+    for key in ("precision", "energy", "states", "moments", "vectors"):
         words += [f"--{key}", str(getattr(options, key))]
     threads = {key: str(options.threads) for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     done = subprocess.run(words, env=os.environ | threads, stdout=subprocess.PIPE, text=True)
@@ -90,7 +93,6 @@ class Clock:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Solve one structure."""
     from deeph_lightning.io.formats import read_structure_folder
-    from deeph_lightning.solve.factorisation import factorisation
     from deeph_lightning.solve.pencil import Pencil
     from deeph_lightning.solve.system import electronic_system
 
@@ -105,15 +107,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "atoms": len(system.atoms),
         "orbitals": pencil.n_orb,
         "library": options.library[0],
+        "precision": options.precision,
         "is_complex": matrices.H.is_complex,
         "matrix_entries": len(matrices.H.upper.data),
     }
-    kind = {"is_complex": matrices.H.is_complex, "counts": options.count}
-    factors = factorisation(options.library[0], **kind)
     if options.moments:
         row |= moments(pencil, matrices, options, clock)
     else:
-        row |= states(pencil, matrices, factors, options, clock)
+        row |= states(pencil, matrices, options, clock)
     row["seconds"] = {step: wall for step, (wall, _) in clock.steps.items()}
     row["cpu_seconds"] = {step: cpu for step, (_, cpu) in clock.steps.items()}
     row["peak_rss_GB"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
@@ -121,14 +122,18 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def states(
-    pencil: Any, matrices: Any, factors: Any, options: argparse.Namespace, clock: Clock
+    pencil: Any, matrices: Any, options: argparse.Namespace, clock: Clock
 ) -> dict[str, Any]:
     """Factorise once, count, and find the nearest states."""
     from deeph_lightning.solve.factorisation import residual
+    from deeph_lightning.solve.precision import ordered
     from deeph_lightning.solve.sparse import nearest_states
 
     A = matrices.shifted(options.energy)
-    needed = factors.analyse(A, pencil.row_block)
+    factors = ordered(
+        A, pencil.row_block, pencil.name, "", name=options.library[0],
+        precision=options.precision, counts=options.count,
+    )  # fmt: skip
     clock.read("order")
     factors.factorise(A)
     clock.read("factorise")
@@ -136,7 +141,6 @@ def states(
     found = nearest_states(matrices, factors, options.energy, options.states)
     clock.read("states")
     return {
-        "estimated_GB": needed / 1e9,
         "factor_entries": factors.n_entries(),
         "states_below": factors.n_negative() if options.count else None,
         "relative_residual": error,
@@ -152,19 +156,19 @@ def moments(
     from deeph_lightning.solve.kpm import (
         FILLING,
         Chebyshev,
-        moments_at,
-        overlap_inverse,
+        overlap_factors,
         spectrum_ends,
     )
+    from deeph_lightning.solve.moments import moments_at
 
-    inverse = overlap_inverse(matrices, pencil, options.library[0])
+    factors = overlap_factors(matrices, pencil, options.library[0], options.precision)
     clock.read("factorise")
-    low, high = spectrum_ends(matrices, inverse, pencil.name)
+    low, high = spectrum_ends(matrices, factors, pencil.name)
     clock.read("ends")
     centre, half_width = 0.5 * (low + high), 0.5 * (high - low) / FILLING
     one_group = np.zeros(pencil.n_orb, dtype=np.int64)
     values = moments_at(
-        matrices, inverse, one_group, centre, half_width, options.moments, options.vectors,
+        matrices, factors, one_group, centre, half_width, options.moments, options.vectors,
         seed=0, k=options.k,
     )  # fmt: skip
     found = Chebyshev(values, centre, half_width)

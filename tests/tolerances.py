@@ -8,6 +8,8 @@ EIGENVALUE = 1e-10
 EIGENVALUE_DFT = 1e-9
 #: Wigner matrices to l = 6, least squares on random points included.
 WIGNER = 1e-11
+#: Densities of states whose S was factorised in single precision, relative to their peak.
+SINGLE_PRECISION_S = 1e-3
 #: Two-centre form of overlaps: ABACUS rounded to 2^-24 (formats.md 14), OpenMX.
 TWO_CENTRE_ABACUS = 5e-6
 TWO_CENTRE_OPENMX = 1e-11

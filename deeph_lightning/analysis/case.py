@@ -160,7 +160,13 @@ class Case:
         limit = self.config["memory_GB"]
         per_process = None if limit is None else GB * limit / effective_n_jobs(self.n_jobs)
         found = [
-            SparseSolver(H, self.system.S, self.config["factorisation"], per_process)
+            SparseSolver(
+                H,
+                self.system.S,
+                self.config["factorisation"],
+                self.config["factor_precision"],
+                per_process,
+            )
             for H in self.system.channels
         ]
         found[0].check_overlap(np.zeros(3))

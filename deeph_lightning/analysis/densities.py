@@ -105,7 +105,8 @@ def _by_polynomials(case: Case) -> Found:
         chebyshev_dos(
             Pencil(H, system.S), k, weight, config["n_moments"], n_vectors,
             group=group, seed=config["seed"], library_name=config["factorisation"],
-            memory_limit=limit, n_jobs=case.n_jobs, track=case.track,
+            precision=config["factor_precision"], memory_limit=limit, n_jobs=case.n_jobs,
+            track=case.track,
         )
         for H in system.channels
     ]  # fmt: skip

@@ -164,6 +164,7 @@ class SolveConfig(_Plain):
     dense_max: int = Field(ge=1)
     n_states: int | None = Field(ge=1)
     factorisation: Literal["auto", "pardiso", "mumps", "superlu"]
+    factor_precision: Literal["auto", "double", "single"]
     memory_GB: float | None = Field(gt=0)
     method: Literal["auto", "gaussian", "tetrahedron", "kpm"]
     width_eV: float = Field(gt=0)

@@ -20,20 +20,24 @@ from scipy import optimize
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from deeph_lightning.errors import PhysicsError
-from deeph_lightning.solve.factorisation import MAX_RESIDUAL, factorisation, library, residual
+from deeph_lightning.solve.factorisation import MAX_RESIDUAL, library, residual
 from deeph_lightning.solve.kloop import map_k
 from deeph_lightning.solve.levels import FloatArray
-from deeph_lightning.solve.memory import check_memory
+from deeph_lightning.solve.moments import moments_at
+from deeph_lightning.solve.precision import ordered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import ArrayLike, NDArray
 
+    from deeph_lightning.solve.factorisation import Factorisation
     from deeph_lightning.solve.pencil import Pencil, PencilAtK
 
 #: The spectrum fills this part of (-1, 1); the ends found by Lanczos are from inside.
 FILLING = 0.98
+#: Relative residual of S with factors in single precision above which S is not to be trusted.
+MAX_SINGLE_RESIDUAL = 1e-2
 #: Relative accuracy of the ends of the spectrum.
 ENDS_TOLERANCE = 1e-3
 
@@ -119,6 +123,7 @@ def chebyshev_dos(
     group: NDArray[np.int64] | None = None,
     seed: int = 0,
     library_name: str = "auto",
+    precision: str = "auto",
     memory_limit: float | None = None,
     n_jobs: int = 1,
     track: Callable[..., Any] | None = None,
@@ -141,8 +146,9 @@ def chebyshev_dos(
         ``(n_orb,)``, group of each orbital for local densities; without it one of all.
     seed
         Of the random phases.
-    library_name, memory_limit
-        Factorisation of S, see `factorisation.library`.
+    library_name, precision, memory_limit
+        Factorisation of S, see `precision.ordered`. Single precision is that of another S,
+        nearer to this one than 1e-6.
     n_jobs, track
         See `kloop.map_k`.
 
@@ -154,7 +160,7 @@ def chebyshev_dos(
     points, w = np.atleast_2d(np.asarray(k, dtype=np.float64)), np.asarray(weight)
     zeros = np.zeros(pencil.n_orb, dtype=np.int64)
     group = zeros if group is None else group[pencil.orbital]
-    prepared = _Prepared(pencil, library(library_name), memory_limit)
+    prepared = _Prepared(pencil, library(library_name), precision, memory_limit)
     ends = np.array(map_k(partial(_ends, prepared), points, n_jobs))
     low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
     centre, half_width = 0.5 * (low + high), 0.5 * (high - low) / FILLING
@@ -163,29 +169,34 @@ def chebyshev_dos(
     return Chebyshev(np.einsum("k,kgn->gn", w, moments), centre, half_width)
 
 
-def overlap_inverse(
-    matrices: PencilAtK, pencil: Pencil, name: str, limit: float | None = None
-) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """Return the function that applies the inverse of S (arguments of `chebyshev_dos`)."""
-    factors = factorisation(name, is_complex=matrices.S.is_complex, counts=False)
-    check_memory(
-        factors.analyse(matrices.S, pencil.row_block),
-        f"structure '{pencil.name}': factorising S of {pencil.n_orb} orbitals with {name}",
+def overlap_factors(
+    matrices: PencilAtK,
+    pencil: Pencil,
+    name: str,
+    precision: str = "auto",
+    limit: float | None = None,
+) -> Factorisation:
+    """Factorise S at one k-point (arguments of `chebyshev_dos`)."""
+    factors = ordered(
+        matrices.S, pencil.row_block,
+        f"structure '{pencil.name}': factorising S of {pencil.n_orb} orbitals",
         "Use fewer processes (n_jobs), or a machine with more memory",
-        limit,
-    )
+        name=name, precision=precision, limit=limit, is_overlap=True,
+    )  # fmt: skip
     factors.factorise(matrices.S)
-    if (error := residual(factors, matrices.S)) > MAX_RESIDUAL:
+    is_single = factors.solve(np.zeros(pencil.n_orb)).dtype.itemsize < matrices.S.dtype.itemsize
+    error = residual(factors, matrices.S)
+    if error > (MAX_SINGLE_RESIDUAL if is_single else MAX_RESIDUAL):
         msg = (
             f"structure '{pencil.name}': S cannot be factorised accurately by {name} (relative "
             f"residual {error:.1e}). Take another library: factorisation=..."
         )
         raise PhysicsError(msg, structure=pencil.name)
-    return factors.solve
+    return factors
 
 
 def spectrum_ends(
-    matrices: PencilAtK, inverse: Callable[[NDArray[Any]], NDArray[Any]], name: str
+    matrices: PencilAtK, factors: Factorisation, name: str
 ) -> tuple[float, float]:
     """Return the lowest and the highest eigenvalue at one k-point, nearly, eV.
 
@@ -197,7 +208,7 @@ def spectrum_ends(
     n, dtype = matrices.H.shape[0], matrices.H.dtype
     hamiltonian, overlap, inverse_overlap = (
         LinearOperator((n, n), matvec=apply, dtype=dtype)
-        for apply in (matrices.H.__matmul__, matrices.S.__matmul__, inverse)
+        for apply in (matrices.H.__matmul__, matrices.S.__matmul__, factors.solve)
     )
     start = np.random.default_rng(0).normal(size=n).astype(dtype)
     ends = []
@@ -217,20 +228,20 @@ def spectrum_ends(
 class _Prepared:
     """Matrices at a k-point with the inverse of S; the last ones are kept."""
 
-    def __init__(self, pencil: Pencil, name: str, limit: float | None) -> None:
-        self.pencil, self._name, self._limit = pencil, name, limit
-        self._last: tuple[bytes, PencilAtK, Any] | None = None
+    def __init__(self, pencil: Pencil, name: str, precision: str, limit: float | None) -> None:
+        self.pencil, self._factors = pencil, (name, precision, limit)
+        self._last: tuple[bytes, PencilAtK, Factorisation] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # libraries hold memory of their own, which no other process can use
         return self.__dict__ | {"_last": None}
 
-    def at(self, k: FloatArray) -> tuple[PencilAtK, Callable[[NDArray[Any]], NDArray[Any]]]:
+    def at(self, k: FloatArray) -> tuple[PencilAtK, Factorisation]:
         if self._last is None or self._last[0] != k.tobytes():
             self._last = None  # its memory counts
             matrices = self.pencil.at(k)
-            inverse = overlap_inverse(matrices, self.pencil, self._name, self._limit)
-            self._last = (k.tobytes(), matrices, inverse)
+            factors = overlap_factors(matrices, self.pencil, *self._factors)
+            self._last = (k.tobytes(), matrices, factors)
         return self._last[1:]
 
 
@@ -250,63 +261,11 @@ def _moments(
 ) -> list[FloatArray]:
     found = []
     for point in k:
-        matrices, inverse = prepared.at(point)
+        matrices, factors = prepared.at(point)
         found.append(
             moments_at(
-                matrices, inverse, group, centre, half_width, n_moments, n_vectors,
+                matrices, factors, group, centre, half_width, n_moments, n_vectors,
                 seed=seed, k=point,
             )
         )  # fmt: skip
     return found
-
-
-def moments_at(
-    matrices: PencilAtK,
-    inverse: Callable[[NDArray[Any]], NDArray[Any]],
-    group: NDArray[np.int64],
-    centre: float,
-    half_width: float,
-    n_moments: int,
-    n_vectors: int,
-    *,
-    seed: int,
-    k: ArrayLike,
-) -> FloatArray:
-    """Return the moments of groups of orbitals at one k-point, ``(n_group, n_moments)``.
-
-    Parameters
-    ----------
-    matrices, inverse
-        H and S, and the function that applies the inverse of S.
-    group
-        ``(n_orb,)``, group of each row.
-    centre, half_width, n_moments, n_vectors, seed
-        See `Chebyshev` and `chebyshev_dos`.
-    k
-        ``(3,)``, decides on the random numbers, with the seed.
-    """
-    n_orb = len(group)
-    vectors = _start(n_orb, n_vectors, seed, np.asarray(k), matrices.H.dtype)
-
-    def apply(v: NDArray[Any]) -> NDArray[Any]:
-        return (inverse(matrices.H @ v) - centre * v) / half_width
-
-    before, now = vectors, apply(vectors)
-    moments = np.zeros((int(group.max()) + 1, n_moments))
-    for n in range(n_moments):
-        current = (before, now)[min(n, 1)]
-        np.add.at(moments[:, n], group, (vectors.conj() * current).real.sum(axis=1))
-        if 1 <= n < n_moments - 1:
-            before, now = now, 2 * apply(now) - before
-    return moments / (1 if n_vectors >= n_orb else n_vectors)
-
-
-def _start(n_orb: int, n_vectors: int, seed: int, k: FloatArray, dtype: Any) -> NDArray[Any]:
-    """Return random-phase vectors (signs for real matrices), or the unit vectors."""
-    if n_vectors >= n_orb:
-        return np.eye(n_orb, dtype=dtype)
-    # another draw at every k-point, the same in whatever process it is solved
-    rng = np.random.default_rng([seed, *np.round(k * 2**40).astype(np.int64) % 2**62])
-    if not np.issubdtype(dtype, np.complexfloating):
-        return rng.choice((-1.0, 1.0), size=(n_orb, n_vectors))
-    return np.exp(2j * np.pi * rng.uniform(size=(n_orb, n_vectors)))

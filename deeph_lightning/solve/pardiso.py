@@ -18,16 +18,32 @@ if TYPE_CHECKING:
 
 
 class Pardiso:
-    """MKL PARDISO, for real symmetric or complex Hermitian matrices."""
+    """MKL PARDISO, for real symmetric or complex Hermitian matrices.
+
+    Parameters
+    ----------
+    is_complex
+        Matrices are complex Hermitian.
+    is_single
+        Factorise and solve in single precision: half of the memory.
+    is_definite
+        Matrices are positive definite (Cholesky).
+    """
 
     # numbers of MKL's manual, counted from zero
     _PEAK, _PERMANENT, _NUMERICAL, _ENTRIES = 14, 15, 16, 17
     _PERTURBED, _N_NEGATIVE = 13, 22
-    _OUT_OF_MEMORY = -2
+    _OUT_OF_MEMORY, _ZERO_PIVOT = -2, -4
 
-    def __init__(self, is_complex: bool) -> None:
+    def __init__(
+        self, is_complex: bool, is_single: bool = False, is_definite: bool = False
+    ) -> None:
         # Bunch-Kaufman pivots, perturbed by 1e-8 where they vanish; no refinement
-        self._run = _PardisoCall(-4 if is_complex else -2, {9: 8, 20: 1})
+        settings = {9: 8, 20: 1, 27: int(is_single)}
+        kind = 4 if is_complex else 2
+        self._run = _PardisoCall(kind if is_definite else -kind, settings)
+        double, single = ("c16", "c8") if is_complex else ("f8", "f4")
+        self._dtype = np.dtype(single if is_single else double)
         self._upper: Any = None
 
     def analyse(self, A: Hermitian, row_block: NDArray[np.int64]) -> float:
@@ -36,19 +52,27 @@ class Pardiso:
         place = np.empty(len(order), dtype=np.int64)
         place[order] = np.arange(len(order))
         self._run.order = np.argsort(place[row_block], kind="stable").astype(np.int32)
-        self._upper = A.upper
-        self._run(11, A.upper)
+        self._upper = A.upper  # of which the pattern counts only
+        self._run(11, self._upper)
         memory = self._run.iparm.astype(float) * 1024
-        return max(memory[self._PEAK], memory[self._PERMANENT] + memory[self._NUMERICAL])
+        own = A.upper.nnz * self._dtype.itemsize if self._dtype != A.dtype else 0
+        return own + max(memory[self._PEAK], memory[self._PERMANENT] + memory[self._NUMERICAL])
 
     def factorise(self, A: Hermitian) -> None:
         """See `Factorisation`."""
-        self._upper = A.upper
-        self._run(22, A.upper)
+        self._upper = A.with_values(A.upper.data.astype(self._dtype, copy=False)).upper
+        self._run(22, self._upper)
 
     def solve(self, b: NDArray[Any]) -> NDArray[Any]:
         """See `Factorisation`."""
-        return self._run(33, self._upper, np.asfortranarray(b, dtype=self._upper.dtype))
+        return self._run(33, self._upper, np.asfortranarray(b, dtype=self._dtype))
+
+    def solve_half(self, b: NDArray[Any]) -> NDArray[Any]:
+        """Solve with the adjoint of the Cholesky factor alone.
+
+        Random b of covariance one become vectors whose covariance is the inverse matrix.
+        """
+        return self._run(333, self._upper, np.asfortranarray(b, dtype=self._dtype))
 
     def n_negative(self) -> int:
         """See `Factorisation`."""
@@ -109,7 +133,7 @@ class _PardisoCall:
         columns = 1 if b.ndim == 1 else b.shape[1]
         int_pointer, float_pointer = (
             ctypes.POINTER(kind) for kind in (ctypes.c_int32, ctypes.c_double)
-        )
+        )  # values of any kind are passed as the type that the binding states
         self._solver._mkl_pardiso(
             self._solver.pt.ctypes.data_as(ctypes.POINTER(self._solver._pt_type[0])),
             *(ctypes.byref(ctypes.c_int32(value)) for value in integers),
@@ -126,6 +150,8 @@ class _PardisoCall:
         )
         if error.value == Pardiso._OUT_OF_MEMORY:
             raise ResourceError("PARDISO: there is not enough memory for the factors")
+        if error.value == Pardiso._ZERO_PIVOT and self._solver.mtype > 0:
+            raise PhysicsError("the matrix is not positive definite")
         if error.value:
             raise PhysicsError(f"PARDISO failed with error {error.value}")
         self.order = order

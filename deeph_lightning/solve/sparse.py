@@ -16,12 +16,11 @@ from deeph_lightning.errors import OverlapNotPositiveError, PhysicsError
 from deeph_lightning.solve.factorisation import (
     MAX_RESIDUAL,
     Factorisation,
-    factorisation,
     library,
     residual,
 )
-from deeph_lightning.solve.memory import check_memory
 from deeph_lightning.solve.pencil import Pencil, PencilAtK
+from deeph_lightning.solve.precision import ordered
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -64,6 +63,8 @@ class SparseSolver:
         Operators, see `Pencil`.
     library_name
         Factorisation library, see `factorisation.library`.
+    precision
+        Of the factors, see `precision.ordered`.
     memory_limit
         Bytes that a factorisation may take; without it what is available.
 
@@ -83,11 +84,12 @@ class SparseSolver:
         H: Operator,
         S: Operator | None,
         library_name: str = "auto",
+        precision: str = "auto",
         memory_limit: float | None = None,
     ) -> None:
         self.pencil = Pencil(H, S)
         self.library = library(library_name)
-        self._memory_limit = memory_limit
+        self._precision, self._memory_limit = precision, memory_limit
         self._factors: dict[tuple[bool, bool], Factorisation] = {}
         self._at: tuple[tuple[float, ...], PencilAtK] | None = None
         self.n_factorised = 0
@@ -231,7 +233,7 @@ class SparseSolver:
         msg = (
             f"structure '{self.pencil.name}': H - E S cannot be factorised by {self.library} "
             f"at E = {energy:.6f} eV. Move the energy a little, or take another library: "
-            f"factorisation=..."
+            f"factorisation=..., or factor_precision=double"
         )
         raise PhysicsError(msg, structure=self.pencil.name)
 
@@ -241,17 +243,15 @@ class SparseSolver:
         key = (is_complex, counts and is_complex)  # real ones count anyway
         if key not in self._factors:
             self._factors.clear()  # their memory counts
-            factors = factorisation(self.library, is_complex=is_complex, counts=counts)
-            needed = factors.analyse(pencil.shifted(energy), self.pencil.row_block)
-            check_memory(
-                needed,
+            self._factors[key] = ordered(
+                pencil.shifted(energy), self.pencil.row_block,
                 f"structure '{self.pencil.name}': factorising H - E S of "
-                f"{self.pencil.n_orb} orbitals with {self.library}",
+                f"{self.pencil.n_orb} orbitals",
                 "Use fewer processes (n_jobs), a machine with more memory, or ask for the "
                 "density of states by Chebyshev polynomials: task=dos method=kpm",
-                self._memory_limit,
-            )
-            self._factors[key] = factors
+                name=self.library, precision=self._precision, limit=self._memory_limit,
+                counts=counts,
+            )  # fmt: skip
         return self._factors[key]
 
     def _lanczos(

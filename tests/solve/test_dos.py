@@ -9,6 +9,7 @@ from ase import Atoms
 from deeph_lightning.core.basis import OrbitalBasis
 from deeph_lightning.core.operator import Operator
 from deeph_lightning.errors import PhysicsError, ResourceError
+from deeph_lightning.io.source import open_source
 from deeph_lightning.solve.bands import projected_states
 from deeph_lightning.solve.dense import kgrid, unfolded
 from deeph_lightning.solve.dos import gaussian_count, gaussian_dos, tetrahedron_dos
@@ -17,8 +18,9 @@ from deeph_lightning.solve.levels import channel_energies, grid_levels
 from deeph_lightning.solve.pencil import Pencil
 from deeph_lightning.solve.projection import orbital_groups
 from deeph_lightning.solve.system import electronic_system
+from tests.conftest import ROOT
 from tests.solve.systems import toy
-from tests.tolerances import DENSE_SPARSE, EIGENVALUE, FLOAT64
+from tests.tolerances import DENSE_SPARSE, EIGENVALUE, FLOAT64, SINGLE_PRECISION_S
 
 GRID = (2, 3, 2)
 
@@ -111,6 +113,41 @@ def test_exact_moments_are_those_of_the_eigenvalues(spin, rng) -> None:
     for row, name in zip(found.moments, names, strict=True):
         part = np.einsum("nkb,kb,k->n", polynomials, parts[name][0], weight)
         assert np.abs(row - part).max() < DENSE_SPARSE
+
+
+def test_moments_with_single_precision_factors() -> None:
+    """Badly conditioned S (1e4): moments change far less than by one random vector."""
+    pytest.importorskip("pypardiso")
+    system = electronic_system(open_source(ROOT / "data" / "graphene").read("000"))
+    pencil = Pencil(system.channels[0], system.S)
+    double, single = (
+        chebyshev_dos(
+            pencil, [[0.0, 0, 0]], [1.0], 300, pencil.n_orb, library_name="pardiso",
+            precision=precision,
+        )
+        for precision in ("double", "single")
+    )  # fmt: skip
+    assert abs(single.half_width / double.half_width - 1) < SINGLE_PRECISION_S
+    energies = np.linspace(-15.0, 10.0, 200)
+    error = single.density(energies) - double.density(energies)
+    assert np.abs(error).max() < SINGLE_PRECISION_S * double.density(energies).max()
+
+
+@pytest.mark.parametrize(("spin", "n_moments"), [("none", 60), ("spinful", 61)])
+def test_doubled_moments_are_those_of_the_eigenvalues(spin, n_moments, rng) -> None:
+    """Two moments a step, from vectors of covariance S^-1."""
+    pytest.importorskip("pypardiso")
+    system = electronic_system(toy(rng, spin=spin))
+    k, weight = kgrid((2, 1, 1))
+    H = system.channels[0]
+    found = chebyshev_dos(
+        Pencil(H, system.S), k, weight, n_moments, H.n_orb, library_name="pardiso"
+    )
+    energies = channel_energies(system, k)[0]
+    x = (energies - found.centre) / found.half_width
+    polynomials = np.cos(np.arange(n_moments)[:, None, None] * np.arccos(x))
+    total = np.einsum("nkb,k->n", polynomials, weight)
+    assert np.abs(found.moments[0] - total).max() < DENSE_SPARSE
 
 
 def test_density_holds_all_orbitals_and_counts() -> None:

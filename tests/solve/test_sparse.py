@@ -9,8 +9,10 @@ import pytest
 from scipy import sparse
 
 from deeph_lightning.errors import (
+    ConfigError,
     MissingDependencyError,
     OverlapNotPositiveError,
+    PhysicsError,
     ResourceError,
 )
 from deeph_lightning.io.source import open_source
@@ -21,6 +23,7 @@ from deeph_lightning.solve.factorisation import LIBRARIES, factorisation, residu
 from deeph_lightning.solve.kpath import band_path
 from deeph_lightning.solve.levels import grid_levels
 from deeph_lightning.solve.pencil import Hermitian, Pencil
+from deeph_lightning.solve.precision import N_VECTORS, ordered
 from deeph_lightning.solve.sparse import SparseSolver
 from deeph_lightning.solve.sparse_levels import sparse_levels
 from deeph_lightning.solve.system import electronic_system
@@ -111,6 +114,66 @@ def test_states_are_those_of_dense(library, graphene) -> None:
         near = solver.nearest(k, -1.0, 10)
         expected = energies[near.first : near.first + 10]
         assert np.abs(near.energies - expected).max() < DENSE_SPARSE
+
+
+@pytest.mark.parametrize("n_states", [1, 10, 60])
+def test_single_precision_is_refined_to_double(n_states, graphene) -> None:
+    """States, their numbers and residuals do not show the precision of the factors."""
+    pytest.importorskip("pypardiso")
+    H, S = graphene.channels[0], graphene.S
+    solver = SparseSolver(H, S, "pardiso", "single")
+    for k, energies in zip(K, eigenvalues(H, S, K), strict=True):
+        near = solver.nearest(k, -1.0, n_states)
+        expected = energies[near.first : near.first + n_states]
+        assert np.abs(near.energies - expected).max() < DENSE_SPARSE
+        assert near.residual < DENSE_SPARSE
+        for E in (-30.0, -3.3, 5.0, 200.0):
+            assert solver.n_below(k, E) == int((energies < E).sum())
+
+
+def test_single_precision_where_double_does_not_fit(graphene, caplog) -> None:
+    pytest.importorskip("pypardiso")
+    pencil = Pencil(graphene.channels[0], graphene.S)
+    A = pencil.at(K[0]).shifted(0.0)
+    needed = [
+        factorisation("pardiso", is_complex=False, counts=False, is_single=single).analyse(
+            A, pencil.row_block
+        )
+        for single in (False, True)
+    ]
+    assert needed[1] < needed[0]
+    beside = N_VECTORS * pencil.n_orb * 8 + A.upper.data.nbytes
+    with caplog.at_level("INFO"):
+        found = ordered(
+            A, pencil.row_block, "H", "", name="pardiso", limit=needed[1] + beside + 1e3
+        )
+    assert isinstance(found, module.Refined)
+    assert "single precision" in caplog.text
+
+
+def test_singular_matrix_defeats_single_precision(rng) -> None:
+    """Next to an eigenvalue refinement stalls: said, not returned; double precision solves."""
+    pytest.importorskip("pypardiso")
+    n = 60
+    vectors, _ = np.linalg.qr(rng.normal(size=(n, n)))
+    values = np.concatenate(([5e-8], np.linspace(1, 9, n - 1)))
+    matrix = Hermitian(sparse.csr_array(np.triu((vectors * values) @ vectors.T)))
+    for is_single in (False, True):
+        factors = factorisation("pardiso", is_complex=False, counts=True, is_single=is_single)
+        factors = module.Refined(factors) if is_single else factors
+        factors.analyse(matrix, np.repeat(np.arange(20), 3))
+        factors.factorise(matrix)
+        if is_single:
+            with pytest.raises(PhysicsError, match="factor_precision=double"):
+                factors.solve(np.ones(n))
+        else:
+            x = factors.solve(np.ones(n))
+            assert np.abs(matrix @ x - 1).max() < module.MAX_RESIDUAL
+
+
+def test_single_precision_needs_pardiso(graphene) -> None:
+    with pytest.raises(ConfigError, match="superlu factorises in double precision"):
+        SparseSolver(graphene.channels[0], graphene.S, "superlu", "single").n_below(K[0], 0.0)
 
 
 def test_wide_windows_are_cut(graphene, monkeypatch) -> None:
