@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from deeph_lightning.errors import BasisMismatchError, ConfigError, DataError
 from deeph_lightning.io.source import Source, open_source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import torch
 
@@ -46,6 +47,8 @@ class HamiltonianDataModule(LightningDataModule):
         See `split.resolve_split`.
     limit_train
         Train on that many structures only; None takes all.
+    repeat
+        ``{pattern of names: n}``: training structures that come n times in an epoch.
     shuffle
         Take training structures in an order of their own in every epoch.
     cache_dir
@@ -77,6 +80,7 @@ class HamiltonianDataModule(LightningDataModule):
         seed: int = 0,
         split: str | Path | Mapping[str, Any] | None = None,
         limit_train: int | None = None,
+        repeat: Mapping[str, int] | None = None,
         shuffle: bool = True,
         cache_dir: str | Path = "data/cache",
         cache_mb: float = 256.0,
@@ -95,6 +99,11 @@ class HamiltonianDataModule(LightningDataModule):
         self.root, self.r_message = Path(root).expanduser(), float(r_message)
         self.max_pairs, self.num_workers, self.seed = max_pairs, num_workers, seed
         self.shuffle, self.limit_train = shuffle, limit_train
+        self.repeat = dict(repeat or {})
+        for pattern, times in self.repeat.items():
+            if times < 1:
+                msg = f"data.repeat has {pattern!r}: {times}, expected a number of 1 or more."
+                raise ConfigError(msg, key="data.repeat")
         self._wanted_split, self.r_target_max = split, r_target_max
         self.progress, self.cache_mb = progress, cache_mb
         place, stem = f"{self.root.resolve()} {r_target_max}", self.root.resolve().stem
@@ -133,6 +142,13 @@ class HamiltonianDataModule(LightningDataModule):
             return
         store = GraphStore(self.store_path)
         split = resolve_split(self._wanted_split, self._open_source().split, store.names)
+        for pattern in self.repeat:
+            if not any(fnmatchcase(name, pattern) for name in split["train"]):
+                msg = (
+                    f"data.repeat: no training structure is called {pattern!r}; the first is "
+                    f"{split['train'][0]!r}. Give a pattern of names, or data.repeat=null."
+                )
+                raise ConfigError(msg, key="data.repeat")
         split["train"] = limited(split["train"], self.limit_train)
         self._datasets = {
             part: GraphDataset(store, split[part], self.r_message, cache_mb=self.cache_mb)
@@ -242,6 +258,17 @@ class HamiltonianDataModule(LightningDataModule):
         """Return test structures one by one, in the order of the split."""
         return self._loader("test", 1, shuffle=False, is_even=False)
 
+    def _times(self, names: Sequence[str]) -> list[int]:
+        """Return how often each structure comes in an epoch."""
+        return [
+            max(
+                n
+                for pattern, n in (("*", 1), *self.repeat.items())
+                if fnmatchcase(name, pattern)
+            )
+            for name in names
+        ]
+
     def _loader(
         self, part: str, max_pairs: int, *, shuffle: bool, is_even: bool
     ) -> GraphLoader:
@@ -256,6 +283,7 @@ class HamiltonianDataModule(LightningDataModule):
                 rank=rank,
                 world_size=world_size,
                 is_even=is_even,
+                repeat=self._times(dataset.names) if part == "train" else None,
             )
 
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)

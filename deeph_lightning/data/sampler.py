@@ -24,8 +24,8 @@ class EdgeBudgetSampler(BatchSampler):
 
     A structure above the budget is a batch of its own. The number of batches is the same in
     every epoch and on every rank, as schedules and collective operations need, and in each step
-    the batches of all ranks are of about the same size. Nothing is repeated within an epoch,
-    unless there are too few structures for all ranks.
+    the batches of all ranks are of about the same size. Within an epoch a structure comes as
+    often as `repeat` says, more often only where there are too few structures for all ranks.
 
     Lightning calls `set_epoch` at the start of each epoch, on the attribute ``sampler`` of a
     batch sampler: here that is the batch sampler itself.
@@ -34,6 +34,8 @@ class EdgeBudgetSampler(BatchSampler):
     ----------
     sizes
         Pairs of every structure.
+    repeat
+        How often each structure comes in an epoch; None takes all once.
     max_pairs
         Budget of a batch.
     seed
@@ -62,6 +64,7 @@ class EdgeBudgetSampler(BatchSampler):
         rank: int = 0,
         world_size: int = 1,
         is_even: bool = True,
+        repeat: Sequence[int] | None = None,
     ) -> None:
         if max_pairs < 1:
             raise ConfigError(
@@ -69,7 +72,8 @@ class EdgeBudgetSampler(BatchSampler):
                 f"least 1.",
                 key="data.max_pairs",
             )
-        self.sizes = np.asarray(sizes, dtype=np.int64)
+        self.structure = np.repeat(np.arange(len(sizes)), 1 if repeat is None else repeat)
+        self.sizes = np.asarray(sizes, dtype=np.int64)[self.structure]
         self.max_pairs, self.seed, self.shuffle = int(max_pairs), int(seed), shuffle
         self.rank, self.world_size, self.is_even = rank, world_size, is_even
         self.sampler = self  # type: ignore[assignment]  # not of single indices
@@ -94,7 +98,8 @@ class EdgeBudgetSampler(BatchSampler):
     def __iter__(self) -> Iterator[list[int]]:
         # a generator: the data loader calls this twice, and uses the second
         start, self.n_skip = self.n_skip, 0
-        yield from self._batches()[start:]
+        for batch in self._batches()[start:]:
+            yield self.structure[batch].tolist()
 
     def _batches(self) -> list[list[int]]:
         """Return this rank's batches of the epoch."""

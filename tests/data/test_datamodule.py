@@ -127,6 +127,11 @@ def test_limit_train(root: Path, cache: Path) -> None:
         make(root, cache, limit_train=8)
 
 
+def test_repeat_names_training_structures(root: Path, cache: Path) -> None:
+    with pytest.raises(ConfigError, match="nowhere_"):
+        make(root, cache, repeat={"nowhere_*": 2})
+
+
 def test_unknown_name_in_split(root: Path, cache: Path) -> None:
     split = {"train": ["toy_0", "toy_77"], "val": ["toy_1"], "test": ["toy_2"]}
     with pytest.raises(DataError, match=r"'train' of the split names 'toy_77'.*among 10"):

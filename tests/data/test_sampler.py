@@ -117,6 +117,14 @@ def test_too_few_structures_are_repeated() -> None:
     assert len(taken) == 4
 
 
+def test_structures_come_as_often_as_asked() -> None:
+    sampler = EdgeBudgetSampler([5, 7, 9], 10, repeat=[1, 3, 2])
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        seen = [n for batch in sampler for n in batch]
+        assert sorted(seen) == [0, 1, 1, 1, 2, 2]
+
+
 @given(sizes_of_sets, budgets, st.integers(0, 10))
 def test_skipping_leaves_the_rest_of_the_epoch(
     sizes: list[int], budget: int, n_skip: int
