@@ -57,6 +57,7 @@ arch: $(VENV)/.ready-dev ## check the direction of imports
 bench: $(VENV)/.ready ## time networks and layers, write docs/benchmarks.md
 	$(BIN)/python scripts/bench_training.py --json docs/measured/training.json $(ARGS)
 	$(BIN)/python scripts/bench_layers.py --json docs/measured/layers.json
+	$(BIN)/python scripts/bench_ddp.py --json docs/measured/ddp.json
 	$(BIN)/python scripts/make_benchmark_tables.py
 
 bench-long: $(VENV)/.ready ## train the networks side by side, about two hours, write docs/benchmarks.md
