@@ -115,7 +115,8 @@ def train(
     command = [
         *(sys.executable, "-m", "deeph_lightning.train", *RUNS[name], *overrides),
         *(f"data.limit_train={n_structure}", f"trainer.num_threads={options.threads}"),
-        *("trainer.accelerator=cpu", f"paths.output_root={folder}"),
+        # an epoch has as many steps as structures
+        *("trainer.accelerator=cpu", "data.repeat=null", f"paths.output_root={folder}"),
     ]
     environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
     start = time.perf_counter()

@@ -141,7 +141,9 @@ def _pack(rows: _Rows, layout: Layout) -> EdgeTensor:
         torch.sub(one, two, out=columns[1])
         for channels in unnatural:
             part = columns[..., channels]
-            torch.mul(part.flip(0, 2), _stack_signs(part), out=part)
+            swapped = part.flip(0, 2)
+            swapped[:, :, 0].neg_()
+            part.copy_(swapped)
     return EdgeTensor(zero, rest)
 
 
@@ -167,16 +169,11 @@ def _unpack(edge: EdgeTensor, layout: Layout) -> _Rows:
         torch.add(columns[0], columns[1], out=one)
         torch.sub(columns[0], columns[1], out=two)
         for channels in unnatural:
-            part = columns[..., channels]
-            total, difference = (part * _stack_signs(part)).flip(0, 2)
+            total, difference = swapped = columns[..., channels].flip(0, 2)
+            swapped[:, :, 1].neg_()
             torch.add(total, difference, out=one[..., channels])
             torch.sub(total, difference, out=two[..., channels])
     return rows
-
-
-def _stack_signs(like: Tensor) -> Tensor:
-    """Signs of unnatural coefficients that change stacks, ``(2, 1, 1)``."""
-    return like.new_tensor([-1.0, 1.0])[:, None, None]
 
 
 def _zero_pieces(
