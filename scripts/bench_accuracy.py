@@ -11,6 +11,8 @@ machine does strikes all of them; ``--serial`` trains one after the other. `elct
 recipe, `deeph_e3` has the baseline, scales and loss of ELCT, `deeph_e3_published` those of its
 paper: between the first two lies the share of the network, between the last two that of the
 data treatment. Minutes are those of the processor that the process had, validation included.
+What a training reached is kept in ``--folder``, and a second call with the same minutes and
+threads goes on with the trainings that are missing.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import numpy as np
 from bench_report import Table, report
 
 from deeph_lightning.report.history import TIME, VALIDATION, read_history
+from deeph_lightning.training.environment import write_json
 from deeph_lightning.viz import style
 
 RUNS = {
@@ -54,12 +57,15 @@ def main() -> None:
     options = parser.parse_args()
 
     jobs = [(name, n) for n in options.structures for name in options.runs]
-    groups = [[job] for job in jobs] if options.serial else [
-        [job for job in jobs if job[1] == n] for n in options.structures
+    missing = [job for job in jobs if not kept(*job, options).is_file()]
+    groups = [[job] for job in missing] if options.serial else [
+        [job for job in missing if job[1] == n] for n in options.structures
     ]  # fmt: skip
-    results: list[dict[str, Any]] = []
     for group in groups:
-        results += side_by_side(group, options)
+        side_by_side(group, options)
+    results: list[dict[str, Any]] = [
+        json.loads(kept(*job, options).read_text(encoding="utf-8")) for job in jobs
+    ]
     tables = [table(results, options)]
     stem = (options.json or options.folder / "accuracy.json").with_suffix("")
     stem.parent.mkdir(parents=True, exist_ok=True)
@@ -69,11 +75,14 @@ def main() -> None:
     report(tables, options.json, runs=results, minutes=options.minutes)
 
 
-def side_by_side(
-    group: list[tuple[str, int]], options: argparse.Namespace
-) -> list[dict[str, Any]]:
-    """Train the networks of a group at the same time; return what each reached."""
-    results: dict[int, dict[str, Any]] = {}
+def kept(name: str, n_structure: int, options: argparse.Namespace) -> Path:
+    """Return the file for what a training reached."""
+    stem = f"{name}_{n_structure}_{options.minutes:g}min_{options.threads}threads"
+    return Path(options.folder) / f"{stem}.json"
+
+
+def side_by_side(group: list[tuple[str, int]], options: argparse.Namespace) -> None:
+    """Train the networks of a group at the same time; keep what each reached."""
     barrier = threading.Barrier(len(group))
 
     def work(index: int) -> None:
@@ -83,18 +92,18 @@ def side_by_side(
         n_epoch = max(1, round(60.0 * options.minutes / (step_s * n_structure)))
         barrier.wait()
         every = max(1, n_epoch // _N_VALIDATION)
-        results[index] = train(name, n_structure, options, "run", [
+        result = train(name, n_structure, options, "run", [
             f"trainer.max_epochs={n_epoch}", f"trainer.check_val_every_n_epoch={every}",
         ])  # fmt: skip
+        write_json(kept(name, n_structure, options), result)
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(len(group))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    if len(results) < len(group):
+    if not all(kept(*job, options).is_file() for job in group):
         raise SystemExit("a training failed; its messages are above")
-    return [results[index] for index in range(len(group))]
 
 
 def probe(name: str, n_structure: int, options: argparse.Namespace, n_step: int) -> float:

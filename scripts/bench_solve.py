@@ -163,7 +163,7 @@ def moments(
 
     factors = overlap_factors(matrices, pencil, options.library[0], options.precision)
     clock.read("factorise")
-    low, high = spectrum_ends(matrices, factors, pencil.name)
+    low, high = spectrum_ends(matrices, factors)
     clock.read("ends")
     centre, half_width = 0.5 * (low + high), 0.5 * (high - low) / FILLING
     one_group = np.zeros(pencil.n_orb, dtype=np.int64)

@@ -13,7 +13,13 @@ from deeph_lightning.io.source import open_source
 from deeph_lightning.solve.bands import projected_states
 from deeph_lightning.solve.dense import kgrid, unfolded
 from deeph_lightning.solve.dos import gaussian_count, gaussian_dos, tetrahedron_dos
-from deeph_lightning.solve.kpm import Chebyshev, chebyshev_dos, jackson
+from deeph_lightning.solve.kpm import (
+    Chebyshev,
+    chebyshev_dos,
+    jackson,
+    overlap_factors,
+    spectrum_ends,
+)
 from deeph_lightning.solve.levels import channel_energies, grid_levels
 from deeph_lightning.solve.pencil import Pencil
 from deeph_lightning.solve.projection import orbital_groups
@@ -113,6 +119,18 @@ def test_exact_moments_are_those_of_the_eigenvalues(spin, rng) -> None:
     for row, name in zip(found.moments, names, strict=True):
         part = np.einsum("nkb,kb,k->n", polynomials, parts[name][0], weight)
         assert np.abs(row - part).max() < DENSE_SPARSE
+
+
+def test_spectrum_lies_within_its_bounds() -> None:
+    system = electronic_system(open_source(ROOT / "data" / "graphene").read("000"))
+    pencil = Pencil(system.channels[0], system.S)
+    for k in ([0.0, 0, 0], [0.2, 0.1, 0.0]):
+        matrices = pencil.at(k)
+        low, high = spectrum_ends(matrices, overlap_factors(matrices, pencil, "superlu"))
+        energies = channel_energies(system, [k])[0, 0]
+        width = np.ptp(energies)
+        assert energies[0] - 0.02 * width < low < energies[0]
+        assert energies[-1] < high < energies[-1] + 0.02 * width
 
 
 def test_moments_with_single_precision_factors() -> None:
