@@ -1,0 +1,176 @@
+"""What the potential at an atom depends on: linear models of the mean onsite energy.
+
+    python scripts/study_onsite.py
+    python scripts/study_onsite.py --root FOLDER --json FILE
+
+The mean of the diagonal of H_ii is the potential at atom i. It is fitted by ridge regression to
+sums over neighbours (pairs), to power spectra of the density of neighbours (three-body terms),
+and to Coulomb potentials of charges that are power spectra themselves: of all charges of the
+crystal, smeared so that little but the long range is left, or of those nearer than a cut-off.
+If the crystal did better than near charges, networks would lack long-ranged physics.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from ase import Atoms
+from ase.neighborlist import neighbor_list
+from bench_report import Table, report
+from numpy.typing import NDArray
+from scipy import linalg
+from scipy.special import sph_harm_y
+
+from deeph_lightning.config.paths import shipped
+from deeph_lightning.io.source import Source, open_source
+
+Array = NDArray[np.float64]
+#: Ranges of pairs and of power spectra, Å; radial functions and degrees of the latter.
+R_PAIR, R_POWER, N_RADIAL, L_MAX = 8.0, 5.0, 8, 5
+#: Penalties that are tried; the one with the smallest error of validation is taken.
+RIDGE = 10.0 ** np.arange(-11.0, 1.5, 0.5)
+
+
+class Structure(NamedTuple):
+    """Atoms, and the potential at each, meV."""
+
+    atoms: Atoms
+    potential: Array
+
+
+def main() -> None:
+    """Fit all models, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, default=Path(shipped("data/graphene")))
+    parser.add_argument("--json", type=Path, help="file to write")
+    options = parser.parse_args()
+    source = open_source(options.root)
+    if source.split is None:
+        raise SystemExit(f"{options.root}: there is no split into train, val and test")
+    found = {name: read(source, name) for part in source.split.values() for name in part}
+    sizes = sorted({len(found[name].atoms) for name in source.split["test"]})
+    header = ["linear model", "parameters", "train", *(f"test, {n} atoms" for n in sizes)]
+    table = Table("Potential at an atom, rms error (meV)", header)
+    for label, design in designs({name: s.atoms for name, s in found.items()}).items():
+        errors, n = fit(design, found, source.split)
+        row = [np.concatenate([errors[name] for name in source.split["train"]])]
+        for size in sizes:
+            names = [name for name in source.split["test"] if len(errors[name]) == size]
+            row += [np.concatenate([errors[name] for name in names])]
+        table.rows.append([label, str(n), *(f"{np.sqrt(np.mean(e**2)):.2f}" for e in row)])
+    report([table], options.json)
+
+
+def read(source: Source, name: str) -> Structure:
+    """Read the potentials of a structure."""
+    H = source.read(name, ("H",)).H
+    assert H is not None
+    is_onsite = (H.pairs.i == H.pairs.j) & ~H.pairs.R.any(axis=1)
+    potential = np.empty(len(H.atoms))
+    for place in np.flatnonzero(is_onsite):
+        potential[H.pairs.i[place]] = 1e3 * np.diagonal(H.block(place)).real.mean()
+    return Structure(H.atoms, potential)
+
+
+def designs(structures: dict[str, Atoms]) -> dict[str, dict[str, Array]]:
+    """Return features of each model and structure, ``(A, n)``."""
+    pair = {name: pairs(atoms) for name, atoms in structures.items()}
+    both = {name: np.hstack((pair[name], power(atoms))) for name, atoms in structures.items()}
+    found = {"pairs": pair, "pairs, power spectra": both}
+    kernels = [(f"charges within {r:g} Å", near, r) for r in (5.0, 8.0)]
+    kernels += [(f"all charges, smeared by {s:g} Å", crystal, s) for s in (1.0, 1.5, 2.0, 2.5)]
+    for label, kernel, size in kernels:
+        found[f"the same, potentials of {label}"] = {
+            name: np.hstack((both[name], kernel(atoms, size) @ neutral(power(atoms))))
+            for name, atoms in structures.items()
+        }
+    return found
+
+
+def fit(
+    design: dict[str, Array], found: dict[str, Structure], split: dict[str, list[str]]
+) -> tuple[dict[str, Array], int]:
+    """Return the errors at the atoms of all structures, meV, and the number of parameters."""
+
+    def joined(part: str) -> tuple[Array, Array]:
+        names = split[part]
+        X = np.concatenate([design[name] for name in names])
+        return X, np.concatenate([found[name].potential for name in names])
+
+    (X, y), (X_val, y_val) = joined("train"), joined("val")
+    mean, scale, offset = X.mean(0), X.std(0) + 1e-12, y.mean()
+    U, s, Vh = linalg.svd((X - mean) / scale, full_matrices=False)
+
+    def predicted(values: Array, ridge: float) -> Array:
+        weights = Vh.T @ (s / (s**2 + ridge * len(X)) * (U.T @ (y - offset)))
+        return np.asarray((values - mean) / scale @ weights + offset)
+
+    best = min(RIDGE, key=lambda ridge: np.mean((predicted(X_val, ridge) - y_val) ** 2))
+    errors = {name: predicted(design[name], best) - found[name].potential for name in found}
+    return errors, X.shape[1]
+
+
+def pairs(atoms: Atoms) -> Array:
+    """Return Gaussians of the distance, summed over neighbours, ``(A, n)``."""
+    i, r = neighbor_list("id", atoms, R_PAIR)
+    values = gaussians(r, np.arange(1.0, R_PAIR, 0.15), 0.225, R_PAIR)
+    total = np.zeros((len(atoms), values.shape[1]))
+    np.add.at(total, i, values)
+    return total
+
+
+def power(atoms: Atoms) -> Array:
+    """Return power spectra of the density of neighbours, ``(A, n)``."""
+    i, r, D = neighbor_list("idD", atoms, R_POWER)
+    centre = np.linspace(1.2, R_POWER - 0.3, N_RADIAL)
+    radial = gaussians(r, centre, centre[1] - centre[0], R_POWER)
+    polar, azimuth = np.arccos(np.clip(D[:, 2] / r, -1, 1)), np.arctan2(D[:, 1], D[:, 0])
+    upper = np.triu_indices(N_RADIAL)
+    spectra = []
+    for l in range(L_MAX + 1):
+        m = np.arange(-l, l + 1)
+        terms = sph_harm_y(l, m, polar[:, None], azimuth[:, None])[:, :, None] * radial[:, None]
+        density = np.zeros((len(atoms), 2 * l + 1, N_RADIAL), dtype=complex)
+        np.add.at(density, i, terms)
+        products = np.einsum("amn,amk->ank", density.conj(), density).real
+        spectra.append(products[:, upper[0], upper[1]])
+    return np.concatenate(spectra, axis=1)
+
+
+def gaussians(r: Array, centre: Array, width: float, r_cut: float) -> Array:
+    """Return smoothly cut Gaussians of distances, ``(P, n)``."""
+    values = np.exp(-(((r[:, None] - centre) / width) ** 2))
+    return np.asarray(0.5 * (1 + np.cos(np.pi * r[:, None] / r_cut)) * values)
+
+
+def neutral(charges: Array) -> Array:
+    """Take the mean of each kind of charge away."""
+    return np.asarray(charges - charges.mean(axis=0))
+
+
+def near(atoms: Atoms, r_cut: float) -> Array:
+    """Return potentials at atoms of unit charges nearer than a cut-off, ``(A, A)``, 1/Å."""
+    i, j, r = neighbor_list("ijd", atoms, r_cut)
+    total = np.zeros((len(atoms), len(atoms)))
+    np.add.at(total, (i, j), (1 - (r / r_cut) ** 2) ** 2 / r)
+    return total
+
+
+def crystal(atoms: Atoms, smearing: float) -> Array:
+    """Return potentials at atoms of all periodic Gaussian charges, ``(A, A)``, 1/Å."""
+    k_cut = np.sqrt(2 * np.log(1e6)) / smearing
+    n = np.floor(k_cut * atoms.cell.lengths() / (2 * np.pi)).astype(int)
+    grid = np.stack(np.meshgrid(*(np.arange(-m, m + 1) for m in n), indexing="ij"), -1)
+    k = 2 * np.pi * grid.reshape(-1, 3) @ atoms.cell.reciprocal().array
+    square = (k**2).sum(1)
+    keep = (square > 0) & (square < k_cut**2)
+    weight = 4 * np.pi / square[keep] * np.exp(-0.5 * smearing**2 * square[keep])
+    phase = np.exp(1j * atoms.positions @ k[keep].T)
+    return np.asarray(((phase * weight) @ phase.conj().T).real / atoms.cell.volume)
+
+
+if __name__ == "__main__":
+    main()
