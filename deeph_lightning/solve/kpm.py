@@ -167,7 +167,10 @@ def chebyshev_dos(
     low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
     centre, half_width = 0.5 * (low + high), 0.5 * (high - low) / FILLING
     task = partial(_moments, prepared, centre, half_width, n_moments, n_vectors, group, seed)
-    moments = map_k(task, points, n_jobs, track)
+    if len(points) == 1:  # progress is that of the moments
+        moments = task(points, track=track)
+    else:
+        moments = map_k(task, points, n_jobs, track)
     return Chebyshev(np.einsum("k,kgn->gn", w, moments), centre, half_width)
 
 
@@ -257,6 +260,7 @@ def _moments(
     group: NDArray[np.int64],
     seed: int,
     k: FloatArray,
+    track: Callable[..., Any] | None = None,
 ) -> list[FloatArray]:
     found = []
     for point in k:
@@ -264,7 +268,7 @@ def _moments(
         found.append(
             moments_at(
                 matrices, factors, group, centre, half_width, n_moments, n_vectors,
-                seed=seed, k=point,
+                seed=seed, k=point, track=track,
             )
         )  # fmt: skip
     return found

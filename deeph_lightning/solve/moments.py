@@ -9,6 +9,8 @@ import numpy as np
 from deeph_lightning.solve.pardiso import Pardiso
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from numpy.typing import ArrayLike, NDArray
 
     from deeph_lightning.solve.factorisation import Factorisation
@@ -27,6 +29,7 @@ def moments_at(
     *,
     seed: int,
     k: ArrayLike,
+    track: Callable[..., Any] | None = None,
 ) -> FloatArray:
     """Return the moments of groups of orbitals at one k-point, ``(n_group, n_moments)``.
 
@@ -40,6 +43,8 @@ def moments_at(
         See `Chebyshev` and `chebyshev_dos`.
     k
         ``(3,)``, decides on the random numbers, with the seed.
+    track
+        Wraps the steps as ``track(steps, total=n)``, to show progress.
 
     Notes
     -----
@@ -52,14 +57,15 @@ def moments_at(
     vectors = _start(n_orb, n_vectors, seed, np.asarray(k), matrices.H.dtype)
     norm = 1 if n_vectors >= n_orb else n_vectors
     if n_group == 1 and isinstance(factors, Pardiso):
-        return _doubled(matrices, factors, vectors, centre, half_width, n_moments) / norm
+        total = _doubled(matrices, factors, vectors, centre, half_width, n_moments, track)
+        return total / norm
 
     def apply(v: NDArray[Any]) -> NDArray[Any]:
         return (factors.solve(matrices.H @ v) - centre * v) / half_width
 
     before, now = vectors, apply(vectors)
     moments = np.zeros((n_group, n_moments))
-    for n in range(n_moments):
+    for n in _tracked(range(n_moments), track):
         current = (before, now)[min(n, 1)]
         np.add.at(moments[:, n], group, (vectors.conj() * current).real.sum(axis=1))
         if 1 <= n < n_moments - 1:
@@ -74,6 +80,7 @@ def _doubled(
     centre: float,
     half_width: float,
     n_moments: int,
+    track: Callable[..., Any] | None,
 ) -> FloatArray:
     """Return the sum of moments over vectors, ``(1, n_moments)``: two by each step."""
     t = factors.solve_half(vectors).astype(matrices.H.dtype)
@@ -81,7 +88,7 @@ def _doubled(
     s_next = (matrices.H @ t - centre * s) / half_width
     first, second = np.vdot(t, s).real, np.vdot(t, s_next).real
     moments = np.zeros((1, n_moments))
-    for n in range(0, n_moments, 2):
+    for n in _tracked(range(0, n_moments, 2), track):
         if n:
             t = factors.solve(s_next)
             rest = 2 * (matrices.H @ t - centre * s_next) / half_width - s
@@ -90,6 +97,10 @@ def _doubled(
             2 * np.vdot(t, s).real - first, 2 * np.vdot(t, s_next).real - second
         )[: n_moments - n]  # fmt: skip
     return moments
+
+
+def _tracked(steps: range, track: Callable[..., Any] | None) -> Iterable[int]:
+    return steps if track is None else track(steps, total=len(steps))
 
 
 def _start(n_orb: int, n_vectors: int, seed: int, k: FloatArray, dtype: Any) -> NDArray[Any]:
