@@ -2,12 +2,14 @@
 
     python scripts/study_onsite.py
     python scripts/study_onsite.py --root FOLDER --json FILE
+    python scripts/study_onsite.py --predictions RUN/predictions
 
 The mean of the diagonal of H_ii is the potential at atom i. It is fitted by ridge regression to
 sums over neighbours (pairs), to power spectra of the density of neighbours (three-body terms),
 and to Coulomb potentials of charges that are power spectra themselves: of all charges of the
 crystal, smeared so that little but the long range is left, or of those nearer than a cut-off.
-If the crystal did better than near charges, networks would lack long-ranged physics.
+If the crystal did better than near charges, networks would lack long-ranged physics. With
+``--predictions`` the errors of onsite blocks are taken apart into patterns (singular vectors).
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from scipy import linalg
 from scipy.special import sph_harm_y
 
 from deeph_lightning.config.paths import shipped
+from deeph_lightning.core.operator import Operator
 from deeph_lightning.io.source import Source, open_source
 
 Array = NDArray[np.float64]
@@ -46,8 +49,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, default=Path(shipped("data/graphene")))
     parser.add_argument("--json", type=Path, help="file to write")
+    parser.add_argument("--predictions", type=Path, help="folder of predicted structures")
     options = parser.parse_args()
     source = open_source(options.root)
+    if options.predictions:
+        report([patterns(source, options.predictions)], options.json)
+        return
     if source.split is None:
         raise SystemExit(f"{options.root}: there is no split into train, val and test")
     found = {name: read(source, name) for part in source.split.values() for name in part}
@@ -67,12 +74,36 @@ def main() -> None:
 def read(source: Source, name: str) -> Structure:
     """Read the potentials of a structure."""
     H = source.read(name, ("H",)).H
+    blocks = onsite(H)
+    return Structure(H.atoms, np.diagonal(blocks, axis1=1, axis2=2).mean(axis=1))
+
+
+def onsite(H: Operator | None) -> Array:
+    """Return the onsite blocks of atoms of one kind, ``(A, n, n)``, meV."""
     assert H is not None
     is_onsite = (H.pairs.i == H.pairs.j) & ~H.pairs.R.any(axis=1)
-    potential = np.empty(len(H.atoms))
-    for place in np.flatnonzero(is_onsite):
-        potential[H.pairs.i[place]] = 1e3 * np.diagonal(H.block(place)).real.mean()
-    return Structure(H.atoms, potential)
+    places = np.flatnonzero(is_onsite)
+    places = places[np.argsort(H.pairs.i[places])]
+    return 1e3 * np.stack([H.block(place).real for place in places])
+
+
+def patterns(source: Source, folder: Path) -> Table:
+    """Take errors of predicted onsite blocks apart."""
+    predicted = open_source(folder)
+    errors = np.concatenate([
+        onsite(predicted.read(name, ("H",)).H) - onsite(source.read(name, ("H",)).H)
+        for name in predicted.names
+    ])  # fmt: skip
+    _, s, modes = linalg.svd(errors.reshape(len(errors), -1), full_matrices=False)
+    header = ["pattern", "share of the squared error", "of it a shift of all orbitals"]
+    table = Table("Errors of onsite blocks", header)
+    n = errors.shape[1]
+    for number, mode in enumerate(modes[:5]):
+        shift = np.trace(mode.reshape(n, n)) ** 2 / n
+        table.rows.append(
+            [str(number + 1), f"{s[number] ** 2 / (s**2).sum():.2f}", f"{shift:.2f}"]
+        )
+    return table
 
 
 def designs(structures: dict[str, Atoms]) -> dict[str, dict[str, Array]]:

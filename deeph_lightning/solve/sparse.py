@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: States found from one shift at most; a wider window is cut.
 MAX_STATES = 300
+#: Relative accuracy of what Lanczos returns; energies are accurate to about its square.
+LANCZOS_TOLERANCE = 1e-10
 #: Steps by which a shift is moved when a factorisation fails there, eV.
 NUDGES_EV = (0.0, 1e-7, -1.1e-7, 1.3e-6, -1.7e-6)
 
@@ -319,7 +321,7 @@ def nearest_states(
     start = np.random.default_rng(0).normal(size=n).astype(dtype)
     _, vectors = eigsh(
         inverse, n_state, M=overlap, sigma=shift, OPinv=inverse, v0=start,
-        ncv=min(n, max(2 * n_state + 1, 40)),
+        ncv=min(n, max(2 * n_state + 1, 40)), tol=LANCZOS_TOLERANCE,
     )  # fmt: skip
     return _rayleigh_ritz(pencil.H, pencil.S, vectors)
 
