@@ -187,7 +187,8 @@ def table(rows: list[dict[str, Any]]) -> Table:
     """Lay out the structures that were solved."""
     from bench_report import Table
 
-    header = ["atoms", "orbitals", "library", "H", *STEPS, "total", "CPU", "fill", "peak GB"]
+    header = ["atoms", "orbitals", "library", "precision", "H", *STEPS]
+    header += ["total", "CPU", "fill", "peak GB"]
     found = Table("Large cells, seconds", header)
     for row in rows:
         if "failed" in row:
@@ -195,7 +196,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
         seconds = row["seconds"]
         fill = row.get("factor_entries", float("nan")) / row["matrix_entries"]
         found.rows.append([
-            str(row["atoms"]), str(row["orbitals"]), row["library"],
+            str(row["atoms"]), str(row["orbitals"]), row["library"], row["precision"],
             "complex" if row["is_complex"] else "real",
             *(f"{seconds[step]:.1f}" if step in seconds else "" for step in STEPS),
             f"{sum(seconds.values()):.1f}", f"{sum(row['cpu_seconds'].values()):.1f}",

@@ -9,7 +9,8 @@ sums over neighbours (pairs), to power spectra of the density of neighbours (thr
 and to Coulomb potentials of charges that are power spectra themselves: of all charges of the
 crystal, smeared so that little but the long range is left, or of those nearer than a cut-off.
 If the crystal did better than near charges, networks would lack long-ranged physics. With
-``--predictions`` the errors of onsite blocks are taken apart into patterns (singular vectors).
+``--predictions`` the errors of onsite blocks are taken apart into patterns (singular vectors),
+and those of the potential are put beside the linear models'.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def main() -> None:
     options = parser.parse_args()
     source = open_source(options.root)
     if options.predictions:
-        report([patterns(source, options.predictions)], options.json)
+        report(patterns(source, options.predictions), options.json)
         return
     if source.split is None:
         raise SystemExit(f"{options.root}: there is no split into train, val and test")
@@ -87,23 +88,27 @@ def onsite(H: Operator | None) -> Array:
     return 1e3 * np.stack([H.block(place).real for place in places])
 
 
-def patterns(source: Source, folder: Path) -> Table:
+def patterns(source: Source, folder: Path) -> list[Table]:
     """Take errors of predicted onsite blocks apart."""
     predicted = open_source(folder)
-    errors = np.concatenate([
+    errors = [
         onsite(predicted.read(name, ("H",)).H) - onsite(source.read(name, ("H",)).H)
         for name in predicted.names
-    ])  # fmt: skip
-    _, s, modes = linalg.svd(errors.reshape(len(errors), -1), full_matrices=False)
+    ]
+    every = np.concatenate(errors)
+    _, s, modes = linalg.svd(every.reshape(len(every), -1), full_matrices=False)
     header = ["pattern", "share of the squared error", "of it a shift of all orbitals"]
-    table = Table("Errors of onsite blocks", header)
-    n = errors.shape[1]
+    shares = Table("Errors of onsite blocks", header)
+    n = every.shape[1]
     for number, mode in enumerate(modes[:5]):
-        shift = np.trace(mode.reshape(n, n)) ** 2 / n
-        table.rows.append(
-            [str(number + 1), f"{s[number] ** 2 / (s**2).sum():.2f}", f"{shift:.2f}"]
-        )
-    return table
+        shift, share = np.trace(mode.reshape(n, n)) ** 2 / n, s[number] ** 2 / (s**2).sum()
+        shares.rows.append([str(number + 1), f"{share:.2f}", f"{shift:.2f}"])
+    potential = Table("Potential at an atom, rms error (meV)", ["atoms", "error"])
+    for size in sorted({len(e) for e in errors}):
+        of_size = np.concatenate([e for e in errors if len(e) == size])
+        shift = np.diagonal(of_size, axis1=1, axis2=2).mean(axis=1)
+        potential.rows.append([str(size), f"{np.sqrt(np.mean(shift**2)):.2f}"])
+    return [shares, potential]
 
 
 def designs(structures: dict[str, Atoms]) -> dict[str, dict[str, Array]]:
