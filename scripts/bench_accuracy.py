@@ -86,7 +86,13 @@ def side_by_side(group: list[tuple[str, int]], options: argparse.Namespace) -> N
     barrier = threading.Barrier(len(group))
 
     def work(index: int) -> None:
-        name, n_structure = group[index]
+        try:
+            probe_and_train(*group[index])
+        except BaseException:
+            barrier.abort()  # the others wait for this one
+            raise
+
+    def probe_and_train(name: str, n_structure: int) -> None:
         spent = [probe(name, n_structure, options, n_step) for n_step in (1, 1 + _PROBE_STEPS)]
         step_s = (spent[1] - spent[0]) / _PROBE_STEPS  # without the start, which both have
         n_epoch = max(1, round(60.0 * options.minutes / (step_s * n_structure)))

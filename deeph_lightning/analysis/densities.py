@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from deeph_lightning.solve.dos import (
     gaussian_dos,
     tetrahedron_dos,
 )
-from deeph_lightning.solve.kpm import Chebyshev, chebyshev_dos
+from deeph_lightning.solve.kpm import Chebyshev, chebyshev_dos, count_noise
 from deeph_lightning.solve.memory import GB
 from deeph_lightning.solve.pencil import Pencil
 from deeph_lightning.solve.projection import orbital_groups
@@ -23,9 +24,12 @@ from deeph_lightning.solve.projection import orbital_groups
 if TYPE_CHECKING:
     from deeph_lightning.analysis.case import Case
 
+log = logging.getLogger(__name__)
 
 #: Random numbers at each k-point: the error of the trace is one over the square root.
 RANDOM_NUMBERS = 100_000
+#: Uncertainty of E_F by random vectors above which it is said, eV.
+E_FERMI_NOISE = 0.05
 
 
 class Found(NamedTuple):
@@ -110,7 +114,18 @@ def _by_polynomials(case: Case) -> Found:
         )
         for H in system.channels
     ]  # fmt: skip
-    e_fermi = _fermi_level(found, system.electrons() / system.degeneracy)
+    n_states = system.electrons() / system.degeneracy
+    e_fermi = _fermi_level(found, n_states)
+    density = sum(float(c.density([e_fermi]).sum()) for c in found)
+    noise = 0.0
+    if n_vectors < system.n_orb:
+        noise = count_noise(n_states, n_vectors / float((weight**2).sum())) / density
+    if noise > E_FERMI_NOISE:
+        log.warning(
+            "structure '%s': E_F by counting with random vectors (%d at each k-point) is "
+            "uncertain by %.2g eV; more n_vectors reduce it by their root, task=fermi is exact",
+            *(system.name, n_vectors, noise),
+        )
     energies = _energies(case, e_fermi)
     curves = system.degeneracy * np.array([c.density(energies) for c in found])
     projected = (
@@ -122,6 +137,7 @@ def _by_polynomials(case: Case) -> Found:
         "n_moments": config["n_moments"],
         "n_vectors": n_vectors,
         "resolution_eV": max(c.resolution for c in found),
+        "e_fermi_noise_eV": noise,
         "n_orbitals_integrated": float(sum(c.moments[:, 0].sum() for c in found)),
     }
     return Found(dos, e_fermi, facts)

@@ -115,6 +115,24 @@ def jackson(n: int) -> FloatArray:
     return np.asarray(values / (n + 1))
 
 
+def count_noise(n_states: float, n_random: float) -> float:
+    """Return the standard deviation of a number of states that random vectors count.
+
+    Parameters
+    ----------
+    n_states
+        States below the energy.
+    n_random
+        Random vectors, over all k-points.
+
+    Notes
+    -----
+    For a projector P in an orthonormal basis and signs g, ``g P g`` has the variance
+    ``2 sum_{i != j} |P_ij|^2``, at most twice its trace; with complex phases half of it.
+    """
+    return float(np.sqrt(2 * n_states / n_random))
+
+
 def chebyshev_dos(
     pencil: Pencil,
     k: ArrayLike,

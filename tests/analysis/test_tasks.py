@@ -173,6 +173,8 @@ def test_density_of_states(method: str, folder: Path, tmp_path: Path) -> None:
         kgrid="[3,3,3]", n_moments=100, n_vectors=14, factorisation="superlu", n_energy=200,
     )  # fmt: skip
     assert facts["method"] == method
+    if method == "kpm":
+        assert facts["e_fermi_noise_eV"] == 0  # as many vectors as orbitals
     with h5py.File(tmp_path / "dos.h5") as file:
         total, parts = file["total"][()], file["projected"]
         assert total.shape == (1, 200)

@@ -16,6 +16,7 @@ from deeph_lightning.solve.dos import gaussian_count, gaussian_dos, tetrahedron_
 from deeph_lightning.solve.kpm import (
     Chebyshev,
     chebyshev_dos,
+    count_noise,
     jackson,
     overlap_factors,
     spectrum_ends,
@@ -149,6 +150,21 @@ def test_moments_with_single_precision_factors() -> None:
     energies = np.linspace(-15.0, 10.0, 200)
     error = single.density(energies) - double.density(energies)
     assert np.abs(error).max() < SINGLE_PRECISION_S * double.density(energies).max()
+
+
+def test_noise_of_a_count_is_that_of_its_random_vectors() -> None:
+    pytest.importorskip("pypardiso")
+    system = electronic_system(open_source(ROOT / "data" / "graphene").read("000"))
+    pencil = Pencil(system.channels[0], system.S)
+    n_states = system.electrons() / system.degeneracy
+    e_fermi = channel_energies(system, [[0.0, 0, 0]])[0, 0][round(n_states) - 1]
+    counts = []
+    for seed in range(40):
+        dos = chebyshev_dos(
+            pencil, [[0.0, 0, 0]], [1.0], 400, 2, seed=seed, library_name="pardiso"
+        )
+        counts.append(dos.count(e_fermi).sum())
+    assert 0.5 < np.std(counts) / count_noise(n_states, 2) < 1.2
 
 
 @pytest.mark.parametrize(("spin", "n_moments"), [("none", 60), ("spinful", 61)])
