@@ -61,8 +61,9 @@ def main() -> None:
     groups = [[job] for job in missing] if options.serial else [
         [job for job in missing if job[1] == n] for n in options.structures
     ]  # fmt: skip
+    step_s: dict[str, float] = {}
     for group in groups:
-        side_by_side(group, options)
+        side_by_side(group, step_s, options)
     results: list[dict[str, Any]] = [
         json.loads(kept(*job, options).read_text(encoding="utf-8")) for job in jobs
     ]
@@ -81,23 +82,31 @@ def kept(name: str, n_structure: int, options: argparse.Namespace) -> Path:
     return Path(options.folder) / f"{stem}.json"
 
 
-def side_by_side(group: list[tuple[str, int]], options: argparse.Namespace) -> None:
-    """Train the networks of a group at the same time; keep what each reached."""
+def side_by_side(
+    group: list[tuple[str, int]], step_s: dict[str, float], options: argparse.Namespace
+) -> None:
+    """Train the networks of a group at the same time; keep what each reached.
+
+    `step_s` has the seconds of a step of networks that have been measured, and gets the others.
+    """
     barrier = threading.Barrier(len(group))
 
     def work(index: int) -> None:
         try:
-            probe_and_train(*group[index])
+            measure_and_train(*group[index])
         except BaseException:
             barrier.abort()  # the others wait for this one
             raise
 
-    def probe_and_train(name: str, n_structure: int) -> None:
-        spent = [probe(name, n_structure, options, n_step) for n_step in (1, 1 + _PROBE_STEPS)]
-        step_s = (spent[1] - spent[0]) / _PROBE_STEPS  # without the start, which both have
-        n_epoch = max(1, round(60.0 * options.minutes / (step_s * n_structure)))
+    def measure_and_train(name: str, n_structure: int) -> None:
+        if name not in step_s:
+            spent = [probe(name, options, n_step) for n_step in (1, 1 + _PROBE_STEPS)]
+            step_s[name] = (spent[1] - spent[0]) / _PROBE_STEPS  # both start alike
+        n_epoch = max(1, round(60.0 * options.minutes / (step_s[name] * n_structure)))
         barrier.wait()
-        every = max(1, n_epoch // _N_VALIDATION)
+        # curves are drawn of the trainings with the most structures
+        n_validation = _N_VALIDATION if n_structure == max(options.structures) else 1
+        every = max(1, n_epoch // n_validation)
         result = train(name, n_structure, options, "run", [
             f"trainer.max_epochs={n_epoch}", f"trainer.check_val_every_n_epoch={every}",
         ])  # fmt: skip
@@ -112,13 +121,13 @@ def side_by_side(group: list[tuple[str, int]], options: argparse.Namespace) -> N
         raise SystemExit("a training failed; its messages are above")
 
 
-def probe(name: str, n_structure: int, options: argparse.Namespace, n_step: int) -> float:
+def probe(name: str, options: argparse.Namespace, n_step: int) -> float:
     """Train so many steps; return the seconds of processor time that all of it took."""
     overrides = [
-        *(f"trainer.max_epochs={n_step}", "trainer.limit_train_batches=1"),
-        *("trainer.check_val_every_n_epoch=1000", "test=false"),
+        *("trainer.max_epochs=1", f"trainer.limit_train_batches={n_step}"),
+        *("trainer.limit_val_batches=1", "test=false"),
     ]
-    seconds: float = train(name, n_structure, options, "probe", overrides)["cpu_s"]
+    seconds: float = train(name, N_TRAIN, options, "probe", overrides)["cpu_s"]
     return seconds
 
 
@@ -132,6 +141,7 @@ def train(
         *(f"data.limit_train={n_structure}", f"trainer.num_threads={options.threads}"),
         # an epoch has as many steps as structures
         *("trainer.accelerator=cpu", "data.repeat=null", f"paths.output_root={folder}"),
+        "callbacks.last.every_n_epochs=1000",  # epochs of one structure are short
     ]
     environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
     start = time.perf_counter()
