@@ -60,9 +60,9 @@ bench: $(VENV)/.ready ## time networks and layers, write docs/benchmarks.md
 	$(BIN)/python scripts/bench_ddp.py --json docs/measured/ddp.json
 	$(BIN)/python scripts/make_benchmark_tables.py
 
-bench-long: $(VENV)/.ready ## train the networks side by side, about two hours, write docs/benchmarks.md
+bench-long: $(VENV)/.ready ## train the networks side by side, hours, write docs/benchmarks.md
 	$(BIN)/python scripts/bench_accuracy.py --json docs/measured/accuracy.json
-	$(BIN)/python scripts/bench_accuracy.py --runs elct deeph_e3 --minutes 3 \
+	$(BIN)/python scripts/bench_accuracy.py --runs elct deeph_e3 --minutes 10 \
 	  --structures 1 2 4 8 16 32 57 --json docs/measured/structures.json
 	$(BIN)/python scripts/make_benchmark_tables.py
 

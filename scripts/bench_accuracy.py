@@ -1,7 +1,7 @@
 """Test error against training time, and against the number of training structures.
 
     python scripts/bench_accuracy.py --minutes 30
-    python scripts/bench_accuracy.py --minutes 4 --structures 1 2 4 8 16 32 57 --serial
+    python scripts/bench_accuracy.py --minutes 10 --structures 1 2 4 8 16 32 57 --serial
     python scripts/bench_accuracy.py --runs elct deeph_e3 --json outputs/bench/accuracy.json
 
 Every run is the training command itself with the recipe of its network, on the shipped
