@@ -62,7 +62,7 @@ def main() -> None:
         [job for job in missing if job[1] == n] for n in options.structures
     ]  # fmt: skip
     step_s: dict[str, float] = {}
-    for group in groups:
+    for group in filter(None, groups):
         side_by_side(group, step_s, options)
     results: list[dict[str, Any]] = [
         json.loads(kept(*job, options).read_text(encoding="utf-8")) for job in jobs

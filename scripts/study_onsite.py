@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -32,17 +31,11 @@ from deeph_lightning.core.operator import Operator
 from deeph_lightning.io.source import Source, open_source
 
 Array = NDArray[np.float64]
+TITLE = "Potential at an atom, rms error (meV)"
 #: Ranges of pairs and of power spectra, Å; radial functions and degrees of the latter.
 R_PAIR, R_POWER, N_RADIAL, L_MAX = 8.0, 5.0, 8, 5
 #: Penalties that are tried; the one with the smallest error of validation is taken.
 RIDGE = 10.0 ** np.arange(-11.0, 1.5, 0.5)
-
-
-class Structure(NamedTuple):
-    """Atoms, and the potential at each, meV."""
-
-    atoms: Atoms
-    potential: Array
 
 
 def main() -> None:
@@ -58,41 +51,50 @@ def main() -> None:
         return
     if source.split is None:
         raise SystemExit(f"{options.root}: there is no split into train, val and test")
-    found = {name: read(source, name) for part in source.split.values() for name in part}
-    sizes = sorted({len(found[name].atoms) for name in source.split["test"]})
+    hamiltonians = {
+        name: hamiltonian(source, name) for part in source.split.values() for name in part
+    }
+    potentials = {name: potential(onsite(H)) for name, H in hamiltonians.items()}
+    sizes = sorted({len(potentials[name]) for name in source.split["test"]})
     header = ["linear model", "parameters", "train", *(f"test, {n} atoms" for n in sizes)]
-    table = Table("Potential at an atom, rms error (meV)", header)
-    for label, design in designs({name: s.atoms for name, s in found.items()}).items():
-        errors, n = fit(design, found, source.split)
-        row = [np.concatenate([errors[name] for name in source.split["train"]])]
+    table = Table(TITLE, header)
+    for label, design in designs({name: H.atoms for name, H in hamiltonians.items()}).items():
+        errors, n = fit(design, potentials, source.split)
+        row = [rms([errors[name] for name in source.split["train"]])]
         for size in sizes:
             names = [name for name in source.split["test"] if len(errors[name]) == size]
-            row += [np.concatenate([errors[name] for name in names])]
-        table.rows.append([label, str(n), *(f"{np.sqrt(np.mean(e**2)):.2f}" for e in row)])
+            row.append(rms([errors[name] for name in names]))
+        table.rows.append([label, str(n), *row])
     report([table], options.json)
 
 
-def read(source: Source, name: str) -> Structure:
-    """Read the potentials of a structure."""
+def hamiltonian(source: Source, name: str) -> Operator:
+    """Read H of a structure."""
     H = source.read(name, ("H",)).H
-    blocks = onsite(H)
-    return Structure(H.atoms, np.diagonal(blocks, axis1=1, axis2=2).mean(axis=1))
-
-
-def onsite(H: Operator | None) -> Array:
-    """Return the onsite blocks of atoms of one kind, ``(A, n, n)``, meV."""
     assert H is not None
-    is_onsite = (H.pairs.i == H.pairs.j) & ~H.pairs.R.any(axis=1)
-    places = np.flatnonzero(is_onsite)
-    places = places[np.argsort(H.pairs.i[places])]
-    return 1e3 * np.stack([H.block(place).real for place in places])
+    return H
+
+
+def onsite(H: Operator) -> Array:
+    """Return the onsite blocks of atoms of one kind, ``(A, n, n)``, meV."""
+    return 1e3 * np.stack([H.block(n).real for n in np.flatnonzero(H.pairs.is_onsite)])
+
+
+def potential(blocks: Array) -> Array:
+    """Return the mean of the diagonal of blocks, ``(A,)``."""
+    return np.asarray(np.diagonal(blocks, axis1=1, axis2=2).mean(axis=1))
+
+
+def rms(errors: list[Array]) -> str:
+    """Write the root mean square of errors at the atoms of some structures."""
+    return f"{np.sqrt(np.mean(np.concatenate(errors) ** 2)):.2f}"
 
 
 def patterns(source: Source, folder: Path) -> list[Table]:
     """Take errors of predicted onsite blocks apart."""
     predicted = open_source(folder)
     errors = [
-        onsite(predicted.read(name, ("H",)).H) - onsite(source.read(name, ("H",)).H)
+        onsite(hamiltonian(predicted, name)) - onsite(hamiltonian(source, name))
         for name in predicted.names
     ]
     every = np.concatenate(errors)
@@ -103,38 +105,39 @@ def patterns(source: Source, folder: Path) -> list[Table]:
     for number, mode in enumerate(modes[:5]):
         shift, share = np.trace(mode.reshape(n, n)) ** 2 / n, s[number] ** 2 / (s**2).sum()
         shares.rows.append([str(number + 1), f"{share:.2f}", f"{shift:.2f}"])
-    potential = Table("Potential at an atom, rms error (meV)", ["atoms", "error"])
+    by_size = Table(TITLE, ["atoms", "error"])
     for size in sorted({len(e) for e in errors}):
-        of_size = np.concatenate([e for e in errors if len(e) == size])
-        shift = np.diagonal(of_size, axis1=1, axis2=2).mean(axis=1)
-        potential.rows.append([str(size), f"{np.sqrt(np.mean(shift**2)):.2f}"])
-    return [shares, potential]
+        of_size = rms([potential(e) for e in errors if len(e) == size])
+        by_size.rows.append([str(size), of_size])
+    return [shares, by_size]
 
 
 def designs(structures: dict[str, Atoms]) -> dict[str, dict[str, Array]]:
     """Return features of each model and structure, ``(A, n)``."""
     pair = {name: pairs(atoms) for name, atoms in structures.items()}
-    both = {name: np.hstack((pair[name], power(atoms))) for name, atoms in structures.items()}
+    spectra = {name: power(atoms) for name, atoms in structures.items()}
+    both = {name: np.hstack((pair[name], spectra[name])) for name in structures}
+    charges = {name: values - values.mean(axis=0) for name, values in spectra.items()}
     found = {"pairs": pair, "pairs, power spectra": both}
     kernels = [(f"charges within {r:g} Å", near, r) for r in (5.0, 8.0)]
     kernels += [(f"all charges, smeared by {s:g} Å", crystal, s) for s in (1.0, 1.5, 2.0, 2.5)]
     for label, kernel, size in kernels:
         found[f"the same, potentials of {label}"] = {
-            name: np.hstack((both[name], kernel(atoms, size) @ neutral(power(atoms))))
+            name: np.hstack((both[name], kernel(atoms, size) @ charges[name]))
             for name, atoms in structures.items()
         }
     return found
 
 
 def fit(
-    design: dict[str, Array], found: dict[str, Structure], split: dict[str, list[str]]
+    design: dict[str, Array], potentials: dict[str, Array], split: dict[str, list[str]]
 ) -> tuple[dict[str, Array], int]:
     """Return the errors at the atoms of all structures, meV, and the number of parameters."""
 
     def joined(part: str) -> tuple[Array, Array]:
         names = split[part]
         X = np.concatenate([design[name] for name in names])
-        return X, np.concatenate([found[name].potential for name in names])
+        return X, np.concatenate([potentials[name] for name in names])
 
     (X, y), (X_val, y_val) = joined("train"), joined("val")
     mean, scale, offset = X.mean(0), X.std(0) + 1e-12, y.mean()
@@ -145,7 +148,7 @@ def fit(
         return np.asarray((values - mean) / scale @ weights + offset)
 
     best = min(RIDGE, key=lambda ridge: np.mean((predicted(X_val, ridge) - y_val) ** 2))
-    errors = {name: predicted(design[name], best) - found[name].potential for name in found}
+    errors = {name: predicted(design[name], best) - potentials[name] for name in design}
     return errors, X.shape[1]
 
 
@@ -180,11 +183,6 @@ def gaussians(r: Array, centre: Array, width: float, r_cut: float) -> Array:
     """Return smoothly cut Gaussians of distances, ``(P, n)``."""
     values = np.exp(-(((r[:, None] - centre) / width) ** 2))
     return np.asarray(0.5 * (1 + np.cos(np.pi * r[:, None] / r_cut)) * values)
-
-
-def neutral(charges: Array) -> Array:
-    """Take the mean of each kind of charge away."""
-    return np.asarray(charges - charges.mean(axis=0))
 
 
 def near(atoms: Atoms, r_cut: float) -> Array:

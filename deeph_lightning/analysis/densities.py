@@ -116,14 +116,14 @@ def _by_polynomials(case: Case) -> Found:
     ]  # fmt: skip
     n_states = system.electrons() / system.degeneracy
     e_fermi = _fermi_level(found, n_states)
-    density = sum(float(c.density([e_fermi]).sum()) for c in found)
-    noise = 0.0
-    if n_vectors < system.n_orb:
-        noise = count_noise(n_states, n_vectors / float((weight**2).sum())) / density
+    is_exact = n_vectors >= system.n_orb
+    n_random = n_vectors / float((weight**2).sum())
+    noise = 0.0 if is_exact else _fermi_noise(found, n_states, n_random)
     if noise > E_FERMI_NOISE:
         log.warning(
             "structure '%s': E_F by counting with random vectors (%d at each k-point) is "
-            "uncertain by %.2g eV; more n_vectors reduce it by their root, task=fermi is exact",
+            "uncertain by at least %.2g eV; more n_vectors reduce it by their root, "
+            "task=fermi is exact",
             *(system.name, n_vectors, noise),
         )
     energies = _energies(case, e_fermi)
@@ -156,3 +156,12 @@ def _fermi_level(channels: list[Chebyshev], n_states: float) -> float:
         return float(sum(c.count(energy).sum() for c in channels) - n_states)
 
     return float(brentq(excess, low, high, xtol=1e-9))
+
+
+def _fermi_noise(channels: list[Chebyshev], n_states: float, n_random: float) -> float:
+    """Half the distance between E_F of a noise more and a noise less electrons, eV."""
+    every = sum(float(c.moments[:, 0].sum()) for c in channels)
+    noise = count_noise(n_states, n_random)
+    counts = np.clip((n_states - noise, n_states + noise), 1e-6 * every, (1 - 1e-6) * every)
+    low, high = (_fermi_level(channels, n) for n in counts)
+    return 0.5 * (high - low)

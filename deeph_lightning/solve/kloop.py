@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Result = TypeVar("Result")
+Step = TypeVar("Step")
 
 #: Pieces of the list of k-points that each process gets: few keep what is set up once for a
 #: piece (orderings, symbolic analyses), several even out the load.
@@ -33,7 +34,8 @@ def map_k(
     k
         ``(n_k, 3)``.
     n_jobs
-        Processes; each holds its own matrices. 1 stays in this process, -1 takes every core.
+        Processes; each holds its own matrices. 1 stays in this process, as a single k-point
+        does; -1 takes every core.
     track
         Wraps an iterator as ``track(iterator, total=n)``, to show progress.
 
@@ -44,6 +46,7 @@ def map_k(
     """
     from joblib import Parallel, delayed, effective_n_jobs
 
+    n_jobs = 1 if len(k) == 1 else n_jobs  # what a task prepares is there for the next one
     n_piece = len(k) if n_jobs == 1 else min(len(k), PIECES * effective_n_jobs(n_jobs))
     pieces = np.array_split(k, max(n_piece, 1))
     done: Iterable[list[Result]]
@@ -52,6 +55,11 @@ def map_k(
     else:
         pool = Parallel(n_jobs=n_jobs, return_as="generator")
         done = pool(delayed(task)(piece) for piece in pieces)
-    if track is not None:
-        done = track(done, total=len(pieces))
-    return [result for piece in done for result in piece]
+    return [result for piece in tracked(done, len(pieces), track) for result in piece]
+
+
+def tracked(
+    steps: Iterable[Step], n_step: int, track: Callable[..., Iterable[Step]] | None
+) -> Iterable[Step]:
+    """Show the progress of steps where `track` says how, see `map_k`."""
+    return steps if track is None else track(steps, total=n_step)

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deeph_lightning.solve.kloop import tracked
 from deeph_lightning.solve.pardiso import Pardiso
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -65,7 +66,7 @@ def moments_at(
 
     before, now = vectors, apply(vectors)
     moments = np.zeros((n_group, n_moments))
-    for n in _tracked(range(n_moments), track):
+    for n in tracked(range(n_moments), n_moments, track):
         current = (before, now)[min(n, 1)]
         np.add.at(moments[:, n], group, (vectors.conj() * current).real.sum(axis=1))
         if 1 <= n < n_moments - 1:
@@ -88,7 +89,8 @@ def _doubled(
     s_next = (matrices.H @ t - centre * s) / half_width
     first, second = np.vdot(t, s).real, np.vdot(t, s_next).real
     moments = np.zeros((1, n_moments))
-    for n in _tracked(range(0, n_moments, 2), track):
+    steps = range(0, n_moments, 2)
+    for n in tracked(steps, len(steps), track):
         if n:
             t = factors.solve(s_next)
             rest = 2 * (matrices.H @ t - centre * s_next) / half_width - s
@@ -97,10 +99,6 @@ def _doubled(
             2 * np.vdot(t, s).real - first, 2 * np.vdot(t, s_next).real - second
         )[: n_moments - n]  # fmt: skip
     return moments
-
-
-def _tracked(steps: range, track: Callable[..., Any] | None) -> Iterable[int]:
-    return steps if track is None else track(steps, total=len(steps))
 
 
 def _start(n_orb: int, n_vectors: int, seed: int, k: FloatArray, dtype: Any) -> NDArray[Any]:

@@ -183,6 +183,18 @@ def test_density_of_states(method: str, folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "dos.png").is_file()
 
 
+def test_noise_of_the_fermi_level_by_random_vectors(folder: Path, tmp_path: Path) -> None:
+    """In a gap, too, where the density is nearly zero; it falls with the number of vectors."""
+    few, more = (
+        solve(
+            task="dos", input=folder, output=tmp_path / str(n), method="kpm", kgrid="[1,1,1]",
+            n_moments=500, n_vectors=n, factorisation="superlu", n_electrons=18,
+        )["e_fermi_noise_eV"]
+        for n in (1, 13)
+    )  # fmt: skip
+    assert 0 < more < few < 100
+
+
 def test_all_states_of_a_large_system_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Take method=kpm"):
         solve(task="dos", input=folder, output=tmp_path, method="gaussian", dense_max=5)
