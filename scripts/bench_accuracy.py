@@ -41,7 +41,7 @@ RUNS = {
 }
 N_TRAIN = 57  # of the shipped set
 _COLOURS = dict(zip(RUNS, (style.BLUE, style.VERMILION, style.GREY), strict=True))
-_PROBE_STEPS, _N_VALIDATION = 10, 20
+_PROBE_STEPS, _N_VALIDATION = 20, 20
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of each training")
     parser.add_argument("--serial", action="store_true", help="one training after the other")
     parser.add_argument("--folder", type=Path, default=Path("outputs/bench/accuracy"))
-    parser.add_argument("--json", type=Path, help="file to write; figures lie beside it")
+    parser.add_argument("--json", type=Path, help="file to write; its figure lies beside it")
     options = parser.parse_args()
 
     jobs = [(name, n) for n in options.structures for name in options.runs]
@@ -70,9 +70,8 @@ def main() -> None:
     tables = [table(results, options)]
     stem = (options.json or options.folder / "accuracy.json").with_suffix("")
     stem.parent.mkdir(parents=True, exist_ok=True)
-    draw_curves([r for r in results if r["structures"] == max(options.structures)], stem)
-    if len(options.structures) > 1:
-        draw_efficiency(results, stem.with_name(f"{stem.name}_structures"))
+    draw = draw_curves if len(options.structures) == 1 else draw_efficiency
+    draw(results, stem)
     report(tables, options.json, runs=results, minutes=options.minutes)
 
 
@@ -101,11 +100,10 @@ def side_by_side(
     def measure_and_train(name: str, n_structure: int) -> None:
         if name not in step_s:
             spent = [probe(name, options, n_step) for n_step in (1, 1 + _PROBE_STEPS)]
-            step_s[name] = (spent[1] - spent[0]) / _PROBE_STEPS  # both start alike
+            step_s[name] = (spent[1] - spent[0]) / _PROBE_STEPS  # both begin alike
         n_epoch = max(1, round(60.0 * options.minutes / (step_s[name] * n_structure)))
         barrier.wait()
-        # curves are drawn of the trainings with the most structures
-        n_validation = _N_VALIDATION if n_structure == max(options.structures) else 1
+        n_validation = _N_VALIDATION if len(options.structures) == 1 else 1  # of the curve
         every = max(1, n_epoch // n_validation)
         result = train(name, n_structure, options, "run", [
             f"trainer.max_epochs={n_epoch}", f"trainer.check_val_every_n_epoch={every}",
@@ -122,13 +120,13 @@ def side_by_side(
 
 
 def probe(name: str, options: argparse.Namespace, n_step: int) -> float:
-    """Train so many steps; return the seconds of processor time that all of it took."""
+    """Train so many steps; return the seconds of processor time that they took."""
     overrides = [
         *("trainer.max_epochs=1", f"trainer.limit_train_batches={n_step}"),
         *("trainer.limit_val_batches=1", "test=false"),
     ]
-    seconds: float = train(name, N_TRAIN, options, "probe", overrides)["cpu_s"]
-    return seconds
+    minutes: float = train(name, N_TRAIN, options, "probe", overrides)["train_minutes"]
+    return 60.0 * minutes
 
 
 def train(
@@ -157,11 +155,11 @@ def train(
     step, error = history.series(VALIDATION)
     # steps take the same processor time, whatever the clock says while others run
     total = share / 60.0 * metrics["time/train_s"]
-    minutes = total * np.asarray(step) / step[-1]
+    done = np.asarray(step) + 1.0  # steps count from zero
+    minutes = total * done / done[-1]
     return {
         "run": name,
         "structures": n_structure,
-        "cpu_s": cpu_s,
         "train_minutes": total,
         "curve_minutes": minutes.tolist(),
         "curve_val_H_mae_meV": error.tolist(),

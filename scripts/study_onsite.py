@@ -16,6 +16,8 @@ and those of the potential are put beside the linear models'.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +79,7 @@ def hamiltonian(source: Source, name: str) -> Operator:
 
 def onsite(H: Operator) -> Array:
     """Return the onsite blocks of atoms of one kind, ``(A, n, n)``, meV."""
-    return 1e3 * np.stack([H.block(n).real for n in np.flatnonzero(H.pairs.is_onsite)])
+    return 1e3 * np.stack([H.block(int(n)).real for n in np.flatnonzero(H.pairs.is_onsite)])
 
 
 def potential(blocks: Array) -> Array:
@@ -119,8 +121,10 @@ def designs(structures: dict[str, Atoms]) -> dict[str, dict[str, Array]]:
     both = {name: np.hstack((pair[name], spectra[name])) for name in structures}
     charges = {name: values - values.mean(axis=0) for name, values in spectra.items()}
     found = {"pairs": pair, "pairs, power spectra": both}
-    kernels = [(f"charges within {r:g} Å", near, r) for r in (5.0, 8.0)]
-    kernels += [(f"all charges, smeared by {s:g} Å", crystal, s) for s in (1.0, 1.5, 2.0, 2.5)]
+    kernels: list[tuple[str, Callable[[Atoms, float], Array], float]] = [
+        *((f"charges within {r:g} Å", near, r) for r in (5.0, 8.0)),
+        *((f"all charges, smeared by {s:g} Å", crystal, s) for s in (1.0, 1.5, 2.0, 2.5)),
+    ]
     for label, kernel, size in kernels:
         found[f"the same, potentials of {label}"] = {
             name: np.hstack((both[name], kernel(atoms, size) @ charges[name]))
@@ -139,17 +143,29 @@ def fit(
         X = np.concatenate([design[name] for name in names])
         return X, np.concatenate([potentials[name] for name in names])
 
-    (X, y), (X_val, y_val) = joined("train"), joined("val")
-    mean, scale, offset = X.mean(0), X.std(0) + 1e-12, y.mean()
-    U, s, Vh = linalg.svd((X - mean) / scale, full_matrices=False)
+    predicted = ridge(*joined("train"), *joined("val"))
+    errors = {name: predicted(design[name]) - potentials[name] for name in design}
+    return errors, next(iter(design.values())).shape[1]
 
-    def predicted(values: Array, ridge: float) -> Array:
-        weights = Vh.T @ (s / (s**2 + ridge * len(X)) * (U.T @ (y - offset)))
+
+def ridge(
+    X: Array, y: Array, X_val: Array, y_val: Array, *, is_scalar: bool = True
+) -> Callable[[Array], Array]:
+    """Return the linear model ``(n, features) -> (n, ...)`` that fits best to validation.
+
+    Features and labels that are no scalars have no mean.
+    """
+    mean, offset = (X.mean(0), y.mean(0)) if is_scalar else (0.0, 0.0)
+    scale = np.sqrt(np.mean((X - mean) ** 2, axis=0)) + 1e-12
+    U, s, Vh = linalg.svd((X - mean) / scale, full_matrices=False)
+    moments = (U.T @ (y - offset)).T
+
+    def predicted(values: Array, penalty: float) -> Array:
+        weights = Vh.T @ (s / (s**2 + penalty * len(X)) * moments).T
         return np.asarray((values - mean) / scale @ weights + offset)
 
-    best = min(RIDGE, key=lambda ridge: np.mean((predicted(X_val, ridge) - y_val) ** 2))
-    errors = {name: predicted(design[name], best) - potentials[name] for name in design}
-    return errors, X.shape[1]
+    best = min(RIDGE, key=lambda penalty: np.mean((predicted(X_val, penalty) - y_val) ** 2))
+    return partial(predicted, penalty=best)
 
 
 def pairs(atoms: Atoms) -> Array:

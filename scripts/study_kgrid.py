@@ -1,0 +1,340 @@
+"""What the k-grid of DFT leaves in Hamiltonians of a semimetal, and what that does to learning.
+
+    python scripts/study_kgrid.py                               # shipped graphene, ten minutes
+    python scripts/study_kgrid.py --set outputs/kgrid/set       # write the set without it
+    python scripts/study_kgrid.py --predictions RUN/predictions # of a network trained on that
+
+A grid that samples the Dirac point of graphene weighs the few states there as if they stood for
+a whole piece of the zone. How these mix is decided by the whole crystal, so the charges that
+they leave at atoms cannot be learned from neighbourhoods. They are the Mulliken charges of the
+grid of DFT less those of a finer one, both of the same H. H answers to them linearly: onsite
+blocks are fitted by invariants and tensors of the neighbourhood (`study_onsite.py`, here for
+every degree L) with and without the potentials of these charges; hopping blocks get the mean of
+both ends, ``(O_i S_ij + S_ij O_j) / 2``. ``--set`` writes the structures less that answer.
+``--predictions`` adds it to predictions of the test part, with charges that follow from the
+predicted H, and compares with DFT as it is. Charges are kept in ``--work``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.neighborlist import neighbor_list
+from bench_report import Table, report
+from e3nn import o3
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+from rich.progress import track
+from scipy import special
+from study_onsite import N_RADIAL, R_PAIR, R_POWER, gaussians, onsite, power, ridge
+
+from deeph_lightning.config.paths import shipped
+from deeph_lightning.core.operator import Operator
+from deeph_lightning.io.formats import write_structure_folder
+from deeph_lightning.io.source import open_source
+from deeph_lightning.io.system import SystemData
+from deeph_lightning.nn.coupling import BlockCoupling
+from deeph_lightning.nn.edge_frame import frame_rotations
+from deeph_lightning.nn.wigner import real_harmonics_from_blocks, wigner_blocks
+from deeph_lightning.report.bands import BandSettings
+from deeph_lightning.report.collect import Report
+from deeph_lightning.report.predictions import Prediction
+from deeph_lightning.solve.dense import eigenstates, fermi_level, grid_size, kgrid, overlap_at
+from deeph_lightning.training.environment import write_json
+
+Array = NDArray[np.float64]
+#: k-points of the fine grid over those of DFT, along each axis.
+FINER = 2.25
+#: Distances at which charges act, Å, and the width of each; degrees of products of densities.
+SHELLS, SHELL_WIDTH, PRODUCT_L_MAX = (1.42, 2.46, 2.85, 3.8), 0.4, 3
+#: Direction in which orbitals of these charges point.
+NORMAL = np.array([[0.0, 0.0, 1.0]])
+
+
+class Answer(NamedTuple):
+    """What H answers to charges.
+
+    Attributes
+    ----------
+    coupling
+        Components of onsite blocks.
+    weights
+        ``{L: (columns, components)}``, meV.
+    """
+
+    coupling: BlockCoupling
+    weights: dict[int, Array]
+
+    def onsite(self, atoms: Atoms, charges: Array) -> Array:
+        """Return its part of the onsite blocks, ``(A, n, n)``, meV."""
+        parts = np.zeros((len(atoms), len(self.coupling.node_matrix)))
+        for L, _, where in sections(self.coupling):
+            value = potentials(atoms, charges, L) @ self.weights[L]
+            parts[:, where] = value.reshape(len(atoms), -1)
+        n = round(self.coupling.size**0.5)
+        return np.asarray(parts @ self.coupling.node_matrix.numpy()).reshape(-1, n, n)
+
+    def operator(self, system: SystemData, charges: Array) -> Operator:
+        """Return its part of H, eV."""
+        H, S = operators(system)
+        O = 1e-3 * self.onsite(system.atoms, charges)
+        overlap = S.on_pairs(H.pairs).values.reshape(-1, *O.shape[1:])
+        values = 0.5 * (O[H.pairs.i] @ overlap + overlap @ O[H.pairs.j])
+        return H.replace(values=values.ravel())
+
+
+def main() -> None:
+    """Work out charges, fit, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, default=Path(shipped("data/graphene/graphene.h5")))
+    parser.add_argument("--k-spacing", type=float, default=0.245, help="of DFT, 1/Å with 2 pi")
+    parser.add_argument("--smearing", type=float, default=0.0272113862, help="of DFT, eV")
+    parser.add_argument("--work", type=Path, default=Path("outputs/kgrid"))
+    parser.add_argument("--set", type=Path, help="folder of a set to write")
+    parser.add_argument("--predictions", type=Path, help="folder of the network trained on it")
+    parser.add_argument("--jobs", type=int, default=-1, help="processes; -1: all cores")
+    parser.add_argument("--json", type=Path, help="file to write")
+    options = parser.parse_args()
+    source = open_source(options.root)
+    if source.split is None:
+        raise SystemExit(f"{options.root}: there is no split into train, val and test")
+    systems = {name: source.read(name) for part in source.split.values() for name in part}
+    charges = all_charges(systems, options)
+    answer, errors = fit(systems, charges, source.split)
+    tables = [sizes(systems, charges, answer), errors]
+    if options.set is not None:
+        write(systems, charges, answer, source.split, options.set)
+    if options.predictions is not None:
+        tables.append(compare(systems, answer, options))
+    report(tables, options.json)
+
+
+def all_charges(
+    systems: dict[str, SystemData], options: argparse.Namespace
+) -> dict[str, Array]:
+    """Return the charges of all structures, electrons; read what is kept."""
+    kept = options.work / f"charges_{options.k_spacing:g}_{options.smearing:g}.npz"
+    if kept.is_file():
+        with np.load(kept) as file:
+            return {name: file[name] for name in systems}
+    tasks = (
+        delayed(grid_charges)(system, operators(system)[0], options.k_spacing, options.smearing)
+        for system in systems.values()
+    )
+    found = track(Parallel(options.jobs, return_as="generator")(tasks), total=len(systems))
+    charges = dict(zip(systems, found, strict=True))
+    options.work.mkdir(parents=True, exist_ok=True)
+    np.savez(kept, **charges)
+    return charges
+
+
+def operators(system: SystemData) -> tuple[Operator, Operator]:
+    """Return H and S."""
+    assert system.H is not None
+    assert system.S is not None
+    return system.H, system.S
+
+
+def grid_charges(system: SystemData, H: Operator, spacing: float, smearing: float) -> Array:
+    """Return populations of a grid less those of a finer one, ``(A,)``."""
+    coarse = populations(system, H, spacing, smearing)
+    return coarse - populations(system, H, spacing / FINER, smearing)
+
+
+def populations(system: SystemData, H: Operator, spacing: float, smearing: float) -> Array:
+    """Return Mulliken populations of the states of H, ``(A,)``, electrons."""
+    assert system.n_electrons is not None
+    _, S = operators(system)
+    is_periodic = np.any(H.pairs.R != 0, axis=0)
+    grid = grid_size(system.atoms, spacing, is_periodic=is_periodic)
+    k, weight = kgrid(grid, time_reversal=True)
+    energies, states = eigenstates(H, S, k)
+    level = fermi_level(energies, weight, system.n_electrons, smearing)
+    filled = 2 * weight[:, None] * special.expit((level - energies) / smearing)
+    total = np.zeros(H.n_orb)
+    for point, C, f in zip(k, states, filled, strict=True):
+        total += (C.conj() * (overlap_at(S, point) @ C)).real @ f
+    return np.add.reduceat(total, H.orbital_offsets[:-1])
+
+
+def fit(
+    systems: dict[str, SystemData], charges: dict[str, Array], split: dict[str, list[str]]
+) -> tuple[Answer, Table]:
+    """Fit onsite blocks with and without the charges."""
+    first = next(iter(systems.values()))
+    shells = first.basis.shells[first.basis.labels[0]]
+    coupling = BlockCoupling(shells, shells, onsite=True)
+    M = coupling.node_matrix.numpy()
+    parts = {
+        name: onsite(operators(s)[0]).reshape(len(s.atoms), -1) @ M.T
+        for name, s in systems.items()
+    }
+    local = {name: features(s.atoms, coupling.layout.l_max) for name, s in systems.items()}
+    by_size = sorted({len(systems[name].atoms) for name in split["test"]})
+    groups = {"train": split["train"]} | {
+        f"test, {n} atoms": [name for name in split["test"] if len(systems[name].atoms) == n]
+        for n in by_size
+    }
+    header = ["degree L", *groups, *(f"with charges: {group}" for group in groups)]
+    table = Table("Components of onsite blocks, rms error of linear models (meV)", header)
+    answer = Answer(coupling, {})
+    for L, count, where in sections(coupling):
+        y = {name: value[:, where].reshape(-1, count) for name, value in parts.items()}
+        column = {name: potentials(s.atoms, charges[name], L) for name, s in systems.items()}
+        row = [str(L)]
+        for is_charged in (False, True):
+            X = {
+                name: np.hstack((local[name][L], is_charged * column[name])) for name in systems
+            }
+            both = [
+                np.concatenate([values[name] for name in split[part]])
+                for part in ("train", "val")
+                for values in (X, y)
+            ]
+            model = ridge(*both, is_scalar=L == 0)
+            for names in groups.values():
+                error = np.concatenate([model(X[name]) - y[name] for name in names])
+                row.append(f"{np.sqrt(np.mean(error**2)):.2f}")
+        n_local, n_column = local[first.name][L].shape[1], column[first.name].shape[1]
+        unit = np.hstack((np.zeros((n_column, n_local)), np.eye(n_column)))
+        answer.weights[L] = model(unit) - model(0 * unit)
+        table.rows.append(row)
+    return answer, table
+
+
+def sections(coupling: BlockCoupling) -> list[tuple[int, int, slice]]:
+    """Return degree, number and place of the natural components of onsite blocks."""
+    return [
+        (L, count, slice(offset, offset + (2 * L + 1) * count))
+        for parity, L, count, offset in coupling.sections
+        if parity == "natural"
+    ]
+
+
+def features(atoms: Atoms, l_max: int) -> list[Array]:
+    """Return tensors of the neighbourhood for each degree L, ``((2L+1) A, n)``."""
+    i, j, r, D = neighbor_list("ijdD", atoms, R_PAIR)
+    Y = harmonics(D, l_max)
+    to_atom = (np.arange(len(atoms))[:, None] == i).astype(float)
+
+    def summed(angular: Array, radial: Array) -> Array:
+        terms = (angular[:, :, None] * radial[:, None]).reshape(len(r), -1)
+        return np.asarray((to_atom @ terms).reshape(len(atoms), angular.shape[1], -1))
+
+    centre = np.linspace(1.2, R_POWER - 0.3, N_RADIAL)
+    near = gaussians(r, centre, centre[1] - centre[0], R_POWER) * (r < R_POWER)[:, None]
+    moments = [summed(Y[l], near) for l in range(PRODUCT_L_MAX + 1)]
+    spectra = power(atoms)
+    charges = spectra - spectra.mean(axis=0)
+    fine = gaussians(r, np.arange(1.0, R_PAIR, 0.15), 0.225, R_PAIR)
+    found = []
+    for L in range(l_max + 1):
+        own = spectra[:, None] if L == 0 else products(moments, L)
+        parts = [summed(Y[L], fine), own]
+        for shell in SHELLS[:2]:
+            weight = np.exp(-(((r - shell) / SHELL_WIDTH) ** 2))[:, None]
+            parts.append(summed(Y[L], weight * charges[j]))
+        found.append(np.concatenate(parts, axis=2).reshape((2 * L + 1) * len(atoms), -1))
+    return found
+
+
+def products(moments: list[Array], L: int) -> Array:
+    """Couple moments of the density of neighbours in twos to degree L, ``(A, 2L+1, n)``."""
+    found = []
+    for l1, left in enumerate(moments):
+        for l2 in range(max(l1, abs(L - l1)), min(L + l1, len(moments) - 1) + 1):
+            if (l1 + l2 + L) % 2 == 0:
+                C = o3.wigner_3j(l1, l2, L, dtype=torch.float64).numpy()
+                value = np.einsum("axn,ayk,xyz->aznk", left, moments[l2], C)
+                found.append(value.reshape(*value.shape[:2], -1))
+    return np.concatenate(found, axis=2)
+
+
+def potentials(atoms: Atoms, charges: Array, L: int) -> Array:
+    """Return what charges do to a component of degree L, ``((2L+1) A, columns)``."""
+    i, j, r, D = neighbor_list("ijdD", atoms, R_PAIR)
+    Y, columns = harmonics(D, L)[L], []
+    for shell in SHELLS:
+        weight = np.exp(-(((r - shell) / SHELL_WIDTH) ** 2)) * charges[j]
+        total = np.zeros((len(atoms), 2 * L + 1))
+        np.add.at(total, i, Y * weight[:, None])
+        columns.append(total)
+    if L % 2 == 0:
+        columns.append(charges[:, None] * harmonics(NORMAL, L)[L])
+    return np.stack([column.ravel() for column in columns], axis=1)
+
+
+def harmonics(vectors: Array, l_max: int) -> list[Array]:
+    """Return real harmonics of directions, each ``(n, 2l+1)``."""
+    rotations = frame_rotations(torch.from_numpy(vectors))
+    values = real_harmonics_from_blocks(wigner_blocks(rotations, l_max))
+    return [value.numpy() for value in values]
+
+
+def sizes(systems: dict[str, SystemData], charges: dict[str, Array], answer: Answer) -> Table:
+    """Tell how large charges and their effect on H are."""
+    header = ["atoms", "structures", "charge, rms (0.001 e)", "onsite, mean (meV)"]
+    table = Table("What the k-grid leaves in H", [*header, "hopping, mean (meV)"])
+    for n in sorted({len(system.atoms) for system in systems.values()}):
+        names = [name for name, system in systems.items() if len(system.atoms) == n]
+        errors = Report(BandSettings(n_orb_max=0))
+        for name in names:
+            added = answer.operator(systems[name], charges[name])
+            errors.add(Prediction(systems[name], plus(operators(systems[name])[0], added)))
+        found = errors.column(names)
+        rms = np.sqrt(np.mean(np.concatenate([charges[name] for name in names]) ** 2))
+        row = [f"{found[key]:.3f}" for key in ("H_onsite_mae_meV", "H_hopping_mae_meV")]
+        table.rows.append([str(n), str(len(names)), f"{1e3 * rms:.2f}", *row])
+    return table
+
+
+def write(
+    systems: dict[str, SystemData],
+    charges: dict[str, Array],
+    answer: Answer,
+    split: dict[str, list[str]],
+    folder: Path,
+) -> None:
+    """Write all structures without what the grid leaves."""
+    for name, system in track(systems.items()):
+        H = plus(operators(system)[0], answer.operator(system, -charges[name]))
+        write_structure_folder(replace(system, H=H), folder / name)
+    write_json(folder / "split.json", split)
+
+
+def plus(H: Operator, added: Operator) -> Operator:
+    """Add operators of the same pairs."""
+    return H.replace(values=H.values + added.values)
+
+
+def compare(
+    systems: dict[str, SystemData], answer: Answer, options: argparse.Namespace
+) -> Table:
+    """Add the answer to predictions, and compare with DFT."""
+    predicted = open_source(options.predictions)
+    reports = {"as predicted": Report(BandSettings()), "with the grid": Report(BandSettings())}
+    for name in track(predicted.names):
+        system, H = systems[name], predicted.read(name, ("H",)).H
+        assert H is not None
+        H = H.on_pairs(operators(system)[0].pairs)
+        charges = grid_charges(system, H, options.k_spacing, options.smearing)
+        reports["as predicted"].add(Prediction(system, H))
+        with_grid = plus(H, answer.operator(system, charges))
+        reports["with the grid"].add(Prediction(system, with_grid))
+    header = ["", "H", "H_onsite", "H_hopping", "bands", "bands, max"]
+    keys = [*(f"{name}_mae_meV" for name in header[1:-1]), "bands_max_meV"]
+    table = Table("Test part: errors against DFT with its grid (meV)", header)
+    for label, found in reports.items():
+        for size, column in found.columns().items():
+            table.rows.append([f"{label}, {size}", *(f"{column[key]:.3g}" for key in keys)])
+    return table
+
+
+if __name__ == "__main__":
+    main()
