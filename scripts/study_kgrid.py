@@ -7,12 +7,13 @@
 A grid that samples the Dirac point of graphene weighs the few states there as if they stood for
 a whole piece of the zone. How these mix is decided by the whole crystal, so the charges that
 they leave at atoms cannot be learned from neighbourhoods. They are the Mulliken charges of the
-grid of DFT less those of a finer one, both of the same H. H answers to them linearly: onsite
+grid of DFT less those of a finer one, both of the same H. H responds to them linearly: onsite
 blocks are fitted by invariants and tensors of the neighbourhood (`study_onsite.py`, here for
 every degree L) with and without the potentials of these charges; hopping blocks get the mean of
-both ends, ``(O_i S_ij + S_ij O_j) / 2``. ``--set`` writes the structures less that answer.
-``--predictions`` adds it to predictions of the test part, with charges that follow from the
-predicted H, and compares with DFT as it is. Charges are kept in ``--work``.
+both ends, ``(O_i S_ij + S_ij O_j) / 2``. ``--set`` writes the structures less that response.
+``--predictions`` adds it to predictions of the test part (the mean of several networks), with
+charges that follow from the predicted H, and compares with DFT as it is. Charges are kept in
+``--work``.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from rich.progress import track
 from scipy import special
-from study_onsite import N_RADIAL, R_PAIR, R_POWER, gaussians, onsite, power, ridge
+from study_onsite import N_RADIAL, R_PAIR, R_POWER, gaussians, hamiltonian, onsite, power, ridge
 
 from deeph_lightning.config.paths import shipped
 from deeph_lightning.core.operator import Operator
@@ -57,8 +58,8 @@ SHELLS, SHELL_WIDTH, PRODUCT_L_MAX = (1.42, 2.46, 2.85, 3.8), 0.4, 3
 NORMAL = np.array([[0.0, 0.0, 1.0]])
 
 
-class Answer(NamedTuple):
-    """What H answers to charges.
+class Response(NamedTuple):
+    """Linear response of H to charges.
 
     Attributes
     ----------
@@ -97,29 +98,34 @@ def main() -> None:
     parser.add_argument("--smearing", type=float, default=0.0272113862, help="of DFT, eV")
     parser.add_argument("--work", type=Path, default=Path("outputs/kgrid"))
     parser.add_argument("--set", type=Path, help="folder of a set to write")
-    parser.add_argument("--predictions", type=Path, help="folder of the network trained on it")
+    parser.add_argument(
+        "--predictions", type=Path, nargs="+", help="folders of networks trained on it"
+    )
     parser.add_argument("--jobs", type=int, default=-1, help="processes; -1: all cores")
     parser.add_argument("--json", type=Path, help="file to write")
     options = parser.parse_args()
     source = open_source(options.root)
     if source.split is None:
         raise SystemExit(f"{options.root}: there is no split into train, val and test")
+    if len(source.header.basis.labels) > 1:
+        raise SystemExit(f"{options.root}: expected atoms of one kind")
     systems = {name: source.read(name) for part in source.split.values() for name in part}
-    charges = all_charges(systems, options)
-    answer, errors = fit(systems, charges, source.split)
-    tables = [sizes(systems, charges, answer), errors]
+    charges = all_charges(systems, source.fingerprint()[:12], options)
+    response, errors = fit(systems, charges, source.split)
+    tables = [sizes(systems, charges, response), errors]
     if options.set is not None:
-        write(systems, charges, answer, source.split, options.set)
+        write(systems, charges, response, source.split, options.set)
     if options.predictions is not None:
-        tables.append(compare(systems, answer, options))
+        tables.append(compare(systems, response, options))
     report(tables, options.json)
 
 
 def all_charges(
-    systems: dict[str, SystemData], options: argparse.Namespace
+    systems: dict[str, SystemData], fingerprint: str, options: argparse.Namespace
 ) -> dict[str, Array]:
     """Return the charges of all structures, electrons; read what is kept."""
-    kept = options.work / f"charges_{options.k_spacing:g}_{options.smearing:g}.npz"
+    stem = f"charges_{fingerprint}_{options.k_spacing:g}_{options.smearing:g}"
+    kept = options.work / f"{stem}.npz"
     if kept.is_file():
         with np.load(kept) as file:
             return {name: file[name] for name in systems}
@@ -165,7 +171,7 @@ def populations(system: SystemData, H: Operator, spacing: float, smearing: float
 
 def fit(
     systems: dict[str, SystemData], charges: dict[str, Array], split: dict[str, list[str]]
-) -> tuple[Answer, Table]:
+) -> tuple[Response, Table]:
     """Fit onsite blocks with and without the charges."""
     first = next(iter(systems.values()))
     shells = first.basis.shells[first.basis.labels[0]]
@@ -183,7 +189,7 @@ def fit(
     }
     header = ["degree L", *groups, *(f"with charges: {group}" for group in groups)]
     table = Table("Components of onsite blocks, rms error of linear models (meV)", header)
-    answer = Answer(coupling, {})
+    response = Response(coupling, {})
     for L, count, where in sections(coupling):
         y = {name: value[:, where].reshape(-1, count) for name, value in parts.items()}
         column = {name: potentials(s.atoms, charges[name], L) for name, s in systems.items()}
@@ -203,9 +209,9 @@ def fit(
                 row.append(f"{np.sqrt(np.mean(error**2)):.2f}")
         n_local, n_column = local[first.name][L].shape[1], column[first.name].shape[1]
         unit = np.hstack((np.zeros((n_column, n_local)), np.eye(n_column)))
-        answer.weights[L] = model(unit) - model(0 * unit)
+        response.weights[L] = model(unit) - model(0 * unit)
         table.rows.append(row)
-    return answer, table
+    return response, table
 
 
 def sections(coupling: BlockCoupling) -> list[tuple[int, int, slice]]:
@@ -277,7 +283,9 @@ def harmonics(vectors: Array, l_max: int) -> list[Array]:
     return [value.numpy() for value in values]
 
 
-def sizes(systems: dict[str, SystemData], charges: dict[str, Array], answer: Answer) -> Table:
+def sizes(
+    systems: dict[str, SystemData], charges: dict[str, Array], response: Response
+) -> Table:
     """Tell how large charges and their effect on H are."""
     header = ["atoms", "structures", "charge, rms (0.001 e)", "onsite, mean (meV)"]
     table = Table("What the k-grid leaves in H", [*header, "hopping, mean (meV)"])
@@ -285,7 +293,7 @@ def sizes(systems: dict[str, SystemData], charges: dict[str, Array], answer: Ans
         names = [name for name, system in systems.items() if len(system.atoms) == n]
         errors = Report(BandSettings(n_orb_max=0))
         for name in names:
-            added = answer.operator(systems[name], charges[name])
+            added = response.operator(systems[name], charges[name])
             errors.add(Prediction(systems[name], plus(operators(systems[name])[0], added)))
         found = errors.column(names)
         rms = np.sqrt(np.mean(np.concatenate([charges[name] for name in names]) ** 2))
@@ -297,13 +305,13 @@ def sizes(systems: dict[str, SystemData], charges: dict[str, Array], answer: Ans
 def write(
     systems: dict[str, SystemData],
     charges: dict[str, Array],
-    answer: Answer,
+    response: Response,
     split: dict[str, list[str]],
     folder: Path,
 ) -> None:
     """Write all structures without what the grid leaves."""
     for name, system in track(systems.items()):
-        H = plus(operators(system)[0], answer.operator(system, -charges[name]))
+        H = plus(operators(system)[0], response.operator(system, -charges[name]))
         write_structure_folder(replace(system, H=H), folder / name)
     write_json(folder / "split.json", split)
 
@@ -314,18 +322,18 @@ def plus(H: Operator, added: Operator) -> Operator:
 
 
 def compare(
-    systems: dict[str, SystemData], answer: Answer, options: argparse.Namespace
+    systems: dict[str, SystemData], response: Response, options: argparse.Namespace
 ) -> Table:
-    """Add the answer to predictions, and compare with DFT."""
-    predicted = open_source(options.predictions)
+    """Add the response to predictions, and compare with DFT."""
+    folders = [open_source(folder) for folder in options.predictions]
     reports = {"as predicted": Report(BandSettings()), "with the grid": Report(BandSettings())}
-    for name in track(predicted.names):
-        system, H = systems[name], predicted.read(name, ("H",)).H
-        assert H is not None
-        H = H.on_pairs(operators(system)[0].pairs)
+    for name in track(folders[0].names):
+        system, pairs = systems[name], operators(systems[name])[0].pairs
+        every = [hamiltonian(folder, name).on_pairs(pairs) for folder in folders]
+        H = every[0].replace(values=np.mean([one.values for one in every], axis=0))
         charges = grid_charges(system, H, options.k_spacing, options.smearing)
         reports["as predicted"].add(Prediction(system, H))
-        with_grid = plus(H, answer.operator(system, charges))
+        with_grid = plus(H, response.operator(system, charges))
         reports["with the grid"].add(Prediction(system, with_grid))
     header = ["", "H", "H_onsite", "H_hopping", "bands", "bands, max"]
     keys = [*(f"{name}_mae_meV" for name in header[1:-1]), "bands_max_meV"]
