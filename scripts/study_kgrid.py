@@ -32,11 +32,21 @@ from e3nn import o3
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from rich.progress import track
-from scipy import special
-from study_onsite import N_RADIAL, R_PAIR, R_POWER, gaussians, hamiltonian, onsite, power, ridge
+from study_onsite import (
+    R_PAIR,
+    R_POWER,
+    density_functions,
+    hamiltonian,
+    onsite,
+    pair_functions,
+    power,
+    ridge,
+    rms,
+)
 
 from deeph_lightning.config.paths import shipped
 from deeph_lightning.core.operator import Operator
+from deeph_lightning.io.files import new_file
 from deeph_lightning.io.formats import write_structure_folder
 from deeph_lightning.io.source import open_source
 from deeph_lightning.io.system import SystemData
@@ -46,7 +56,10 @@ from deeph_lightning.nn.wigner import real_harmonics_from_blocks, wigner_blocks
 from deeph_lightning.report.bands import BandSettings
 from deeph_lightning.report.collect import Report
 from deeph_lightning.report.predictions import Prediction
-from deeph_lightning.solve.dense import eigenstates, fermi_level, grid_size, kgrid, overlap_at
+from deeph_lightning.solve.dense import grid_size
+from deeph_lightning.solve.density import density
+from deeph_lightning.solve.levels import grid_levels
+from deeph_lightning.solve.system import electronic_system
 from deeph_lightning.training.environment import write_json
 
 Array = NDArray[np.float64]
@@ -75,8 +88,9 @@ class Response(NamedTuple):
     def onsite(self, atoms: Atoms, charges: Array) -> Array:
         """Return its part of the onsite blocks, ``(A, n, n)``, meV."""
         parts = np.zeros((len(atoms), len(self.coupling.node_matrix)))
+        columns = potentials(atoms, charges, self.coupling.layout.l_max)
         for L, _, where in sections(self.coupling):
-            value = potentials(atoms, charges, L) @ self.weights[L]
+            value = columns[L] @ self.weights[L]
             parts[:, where] = value.reshape(len(atoms), -1)
         n = round(self.coupling.size**0.5)
         return np.asarray(parts @ self.coupling.node_matrix.numpy()).reshape(-1, n, n)
@@ -94,8 +108,10 @@ def main() -> None:
     """Work out charges, fit, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, default=Path(shipped("data/graphene/graphene.h5")))
-    parser.add_argument("--k-spacing", type=float, default=0.245, help="of DFT, 1/Å with 2 pi")
-    parser.add_argument("--smearing", type=float, default=0.0272113862, help="of DFT, eV")
+    parser.add_argument("--k-spacing", type=float, default=BandSettings.k_spacing,
+                        help="of DFT, 1/Å with 2 pi")  # fmt: skip
+    parser.add_argument("--smearing", type=float, default=BandSettings.smearing_eV,
+                        help="of DFT, eV")  # fmt: skip
     parser.add_argument("--work", type=Path, default=Path("outputs/kgrid"))
     parser.add_argument("--set", type=Path, help="folder of a set to write")
     parser.add_argument(
@@ -135,8 +151,8 @@ def all_charges(
     )
     found = track(Parallel(options.jobs, return_as="generator")(tasks), total=len(systems))
     charges = dict(zip(systems, found, strict=True))
-    options.work.mkdir(parents=True, exist_ok=True)
-    np.savez(kept, **charges)
+    with new_file(kept) as path, path.open("wb") as file:
+        np.savez(file, **charges)
     return charges
 
 
@@ -149,24 +165,13 @@ def operators(system: SystemData) -> tuple[Operator, Operator]:
 
 def grid_charges(system: SystemData, H: Operator, spacing: float, smearing: float) -> Array:
     """Return populations of a grid less those of a finer one, ``(A,)``."""
-    coarse = populations(system, H, spacing, smearing)
-    return coarse - populations(system, H, spacing / FINER, smearing)
+    solved = electronic_system(replace(system, H=H))
 
+    def populations(k_spacing: float) -> Array:
+        grid = grid_size(system.atoms, k_spacing, is_periodic=solved.is_periodic)
+        return density(solved, grid_levels(solved, grid, smearing), smearing).populations
 
-def populations(system: SystemData, H: Operator, spacing: float, smearing: float) -> Array:
-    """Return Mulliken populations of the states of H, ``(A,)``, electrons."""
-    assert system.n_electrons is not None
-    _, S = operators(system)
-    is_periodic = np.any(H.pairs.R != 0, axis=0)
-    grid = grid_size(system.atoms, spacing, is_periodic=is_periodic)
-    k, weight = kgrid(grid, time_reversal=True)
-    energies, states = eigenstates(H, S, k)
-    level = fermi_level(energies, weight, system.n_electrons, smearing)
-    filled = 2 * weight[:, None] * special.expit((level - energies) / smearing)
-    total = np.zeros(H.n_orb)
-    for point, C, f in zip(k, states, filled, strict=True):
-        total += (C.conj() * (overlap_at(S, point) @ C)).real @ f
-    return np.add.reduceat(total, H.orbital_offsets[:-1])
+    return populations(spacing) - populations(spacing / FINER)
 
 
 def fit(
@@ -181,7 +186,9 @@ def fit(
         name: onsite(operators(s)[0]).reshape(len(s.atoms), -1) @ M.T
         for name, s in systems.items()
     }
-    local = {name: features(s.atoms, coupling.layout.l_max) for name, s in systems.items()}
+    l_max = coupling.layout.l_max
+    local = {name: features(s.atoms, l_max) for name, s in systems.items()}
+    added = {name: potentials(s.atoms, charges[name], l_max) for name, s in systems.items()}
     by_size = sorted({len(systems[name].atoms) for name in split["test"]})
     groups = {"train": split["train"]} | {
         f"test, {n} atoms": [name for name in split["test"] if len(systems[name].atoms) == n]
@@ -192,11 +199,11 @@ def fit(
     response = Response(coupling, {})
     for L, count, where in sections(coupling):
         y = {name: value[:, where].reshape(-1, count) for name, value in parts.items()}
-        column = {name: potentials(s.atoms, charges[name], L) for name, s in systems.items()}
         row = [str(L)]
         for is_charged in (False, True):
             X = {
-                name: np.hstack((local[name][L], is_charged * column[name])) for name in systems
+                name: np.hstack((local[name][L], is_charged * added[name][L]))
+                for name in systems
             }
             both = [
                 np.concatenate([values[name] for name in split[part]])
@@ -204,10 +211,8 @@ def fit(
                 for values in (X, y)
             ]
             model = ridge(*both, is_scalar=L == 0)
-            for names in groups.values():
-                error = np.concatenate([model(X[name]) - y[name] for name in names])
-                row.append(f"{np.sqrt(np.mean(error**2)):.2f}")
-        n_local, n_column = local[first.name][L].shape[1], column[first.name].shape[1]
+            row += [rms([model(X[n]) - y[n] for n in names]) for names in groups.values()]
+        n_local, n_column = local[first.name][L].shape[1], added[first.name][L].shape[1]
         unit = np.hstack((np.zeros((n_column, n_local)), np.eye(n_column)))
         response.weights[L] = model(unit) - model(0 * unit)
         table.rows.append(row)
@@ -233,19 +238,16 @@ def features(atoms: Atoms, l_max: int) -> list[Array]:
         terms = (angular[:, :, None] * radial[:, None]).reshape(len(r), -1)
         return np.asarray((to_atom @ terms).reshape(len(atoms), angular.shape[1], -1))
 
-    centre = np.linspace(1.2, R_POWER - 0.3, N_RADIAL)
-    near = gaussians(r, centre, centre[1] - centre[0], R_POWER) * (r < R_POWER)[:, None]
+    near = density_functions(r) * (r < R_POWER)[:, None]
     moments = [summed(Y[l], near) for l in range(PRODUCT_L_MAX + 1)]
     spectra = power(atoms)
     charges = spectra - spectra.mean(axis=0)
-    fine = gaussians(r, np.arange(1.0, R_PAIR, 0.15), 0.225, R_PAIR)
+    fine = pair_functions(r)
     found = []
     for L in range(l_max + 1):
         own = spectra[:, None] if L == 0 else products(moments, L)
         parts = [summed(Y[L], fine), own]
-        for shell in SHELLS[:2]:
-            weight = np.exp(-(((r - shell) / SHELL_WIDTH) ** 2))[:, None]
-            parts.append(summed(Y[L], weight * charges[j]))
+        parts += [summed(Y[L], shell_weight(r, s)[:, None] * charges[j]) for s in SHELLS[:2]]
         found.append(np.concatenate(parts, axis=2).reshape((2 * L + 1) * len(atoms), -1))
     return found
 
@@ -262,18 +264,25 @@ def products(moments: list[Array], L: int) -> Array:
     return np.concatenate(found, axis=2)
 
 
-def potentials(atoms: Atoms, charges: Array, L: int) -> Array:
-    """Return what charges do to a component of degree L, ``((2L+1) A, columns)``."""
+def potentials(atoms: Atoms, charges: Array, l_max: int) -> list[Array]:
+    """Return what charges do to components of each degree L, ``((2L+1) A, columns)``."""
     i, j, r, D = neighbor_list("ijdD", atoms, R_PAIR)
-    Y, columns = harmonics(D, L)[L], []
-    for shell in SHELLS:
-        weight = np.exp(-(((r - shell) / SHELL_WIDTH) ** 2)) * charges[j]
-        total = np.zeros((len(atoms), 2 * L + 1))
-        np.add.at(total, i, Y * weight[:, None])
-        columns.append(total)
-    if L % 2 == 0:
-        columns.append(charges[:, None] * harmonics(NORMAL, L)[L])
-    return np.stack([column.ravel() for column in columns], axis=1)
+    Y, normal, found = harmonics(D, l_max), harmonics(NORMAL, l_max), []
+    for L in range(l_max + 1):
+        columns = []
+        for shell in SHELLS:
+            total = np.zeros((len(atoms), 2 * L + 1))
+            np.add.at(total, i, Y[L] * (shell_weight(r, shell) * charges[j])[:, None])
+            columns.append(total)
+        if L % 2 == 0:
+            columns.append(charges[:, None] * normal[L])
+        found.append(np.stack([column.ravel() for column in columns], axis=1))
+    return found
+
+
+def shell_weight(r: Array, shell: float) -> Array:
+    """Return how much pairs belong to a shell of neighbours, ``(P,)``."""
+    return np.asarray(np.exp(-(((r - shell) / SHELL_WIDTH) ** 2)))
 
 
 def harmonics(vectors: Array, l_max: int) -> list[Array]:

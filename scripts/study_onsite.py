@@ -171,7 +171,7 @@ def ridge(
 def pairs(atoms: Atoms) -> Array:
     """Return Gaussians of the distance, summed over neighbours, ``(A, n)``."""
     i, r = neighbor_list("id", atoms, R_PAIR)
-    values = gaussians(r, np.arange(1.0, R_PAIR, 0.15), 0.225, R_PAIR)
+    values = pair_functions(r)
     total = np.zeros((len(atoms), values.shape[1]))
     np.add.at(total, i, values)
     return total
@@ -180,8 +180,7 @@ def pairs(atoms: Atoms) -> Array:
 def power(atoms: Atoms) -> Array:
     """Return power spectra of the density of neighbours, ``(A, n)``."""
     i, r, D = neighbor_list("idD", atoms, R_POWER)
-    centre = np.linspace(1.2, R_POWER - 0.3, N_RADIAL)
-    radial = gaussians(r, centre, centre[1] - centre[0], R_POWER)
+    radial = density_functions(r)
     polar, azimuth = np.arccos(np.clip(D[:, 2] / r, -1, 1)), np.arctan2(D[:, 1], D[:, 0])
     upper = np.triu_indices(N_RADIAL)
     spectra = []
@@ -193,6 +192,17 @@ def power(atoms: Atoms) -> Array:
         products = np.einsum("amn,amk->ank", density.conj(), density).real
         spectra.append(products[:, upper[0], upper[1]])
     return np.concatenate(spectra, axis=1)
+
+
+def pair_functions(r: Array) -> Array:
+    """Return radial functions of pairs, ``(P, n)``."""
+    return gaussians(r, np.arange(1.0, R_PAIR, 0.15), 0.225, R_PAIR)
+
+
+def density_functions(r: Array) -> Array:
+    """Return radial functions of the density of neighbours within `R_POWER`, ``(P, n)``."""
+    centre = np.linspace(1.2, R_POWER - 0.3, N_RADIAL)
+    return gaussians(r, centre, centre[1] - centre[0], R_POWER)
 
 
 def gaussians(r: Array, centre: Array, width: float, r_cut: float) -> Array:
