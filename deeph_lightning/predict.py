@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +19,7 @@ from deeph_lightning.errors import DataError, DeepHError
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from rich.progress import Progress, TaskID
 
     from deeph_lightning.inference.overlaps import Overlaps
     from deeph_lightning.inference.predict import Predictor
@@ -112,7 +114,7 @@ def _work(
     ranks: Ranks,
 ) -> None:
     """Check, then predict, this process's share of the structures or of their parts."""
-    from rich.progress import track
+    from rich.progress import Progress
 
     from deeph_lightning.inference.estimate import check_disk, disk_bytes, estimate
     from deeph_lightning.inference.ranks import Ranks
@@ -147,11 +149,23 @@ def _work(
         log.info("structure '%s', %s", work[largest].atoms.info["name"], expected)
         total = expected.seconds * sum(sizes) / sizes[largest] / helpers.size
         log.info("all %d structures of this process: about %.0f s", len(work), total)
-    for task in track(work, description="predicting", disable=not (work and ranks.is_first)):
-        parted = PartedStructure(predictor, task.atoms, overlaps, n_part)
-        spread = parted.write(task.folder, task.origin, helpers)
-        if spread is not None:
-            log.info("structure '%s': %s", task.atoms.info["name"], spread)
+    with Progress(disable=not (work and ranks.is_first)) as bar:
+        line = bar.add_task("predicting", total=sum(sizes))
+        for task, size in zip(work, sizes, strict=True):
+            parted = PartedStructure(predictor, task.atoms, overlaps, n_part)
+            spread = parted.write(
+                task.folder,
+                task.origin,
+                helpers,
+                partial(_advance, bar, line, size),
+            )
+            if spread is not None:
+                log.info("structure '%s': %s", task.atoms.info["name"], spread)
+
+
+def _advance(bar: Progress, line: TaskID, size: float, share: float) -> None:
+    """Move a bar by a share of a structure."""
+    bar.advance(line, share * size)
 
 
 def _outside(predictor: Predictor, atoms: Atoms) -> int | None:

@@ -6,11 +6,12 @@
 
 A grid that samples the Dirac point of graphene weighs the few states there as if they stood for
 a whole piece of the zone. How these mix is decided by the whole crystal, so the charges that
-they leave at atoms cannot be learned from neighbourhoods. They are the Mulliken charges of the
-grid of DFT less those of a finer one, both of the same H. H responds to them linearly: onsite
-blocks are fitted by invariants and tensors of the neighbourhood (`study_onsite.py`, here for
-every degree L) with and without the potentials of these charges; hopping blocks get the mean of
-both ends, ``(O_i S_ij + S_ij O_j) / 2``. ``--set`` writes the structures less that response.
+they leave at atoms and on bonds cannot be learned from neighbourhoods. They are the Mulliken
+and overlap populations of the grid of DFT less those of a finer one, both of the same H. H
+responds to them linearly: onsite blocks are fitted by invariants and tensors of the
+neighbourhood (`study_onsite.py`, here for every degree L) with and without the potentials of
+these charges; hopping blocks get the mean of both ends, ``(O_i S_ij + S_ij O_j) / 2``.
+``--set`` writes the structures less that response.
 ``--predictions`` adds it to predictions of the test part (the mean of several networks), with
 charges that follow from the predicted H, and compares with DFT as it is. Charges are kept in
 ``--work``.
@@ -57,7 +58,7 @@ from deeph_lightning.report.bands import BandSettings
 from deeph_lightning.report.collect import Report
 from deeph_lightning.report.predictions import Prediction
 from deeph_lightning.solve.dense import grid_size
-from deeph_lightning.solve.density import density
+from deeph_lightning.solve.density import Density, density
 from deeph_lightning.solve.levels import grid_levels
 from deeph_lightning.solve.system import electronic_system
 from deeph_lightning.training.environment import write_json
@@ -65,10 +66,29 @@ from deeph_lightning.training.environment import write_json
 Array = NDArray[np.float64]
 #: k-points of the fine grid over those of DFT, along each axis.
 FINER = 2.25
-#: Distances at which charges act, Å, and the width of each; degrees of products of densities.
-SHELLS, SHELL_WIDTH, PRODUCT_L_MAX = (1.42, 2.46, 2.85, 3.8), 0.4, 3
+#: Longest bond, Å. Distances at which charges of atoms and of bonds act, and the width of each.
+BOND, ATOM_SHELLS, BOND_SHELLS, SHELL_WIDTH = 1.9, (1.42, 2.46, 2.85, 3.8), (0.71, 1.88), 0.4
+#: Degrees of products of densities.
+PRODUCT_L_MAX = 3
 #: Direction in which orbitals of these charges point.
 NORMAL = np.array([[0.0, 0.0, 1.0]])
+
+
+class Charges(NamedTuple):
+    """What a grid puts where, less what a finer one does, electrons.
+
+    Attributes
+    ----------
+    atoms
+        Mulliken populations, ``(A,)``.
+    bonds, places
+        Overlap populations, half at each direction of a bond, and centres of bonds, Å:
+        ``(B,)`` and ``(B, 3)``.
+    """
+
+    atoms: Array
+    bonds: Array
+    places: Array
 
 
 class Response(NamedTuple):
@@ -85,7 +105,7 @@ class Response(NamedTuple):
     coupling: BlockCoupling
     weights: dict[int, Array]
 
-    def onsite(self, atoms: Atoms, charges: Array) -> Array:
+    def onsite(self, atoms: Atoms, charges: Charges) -> Array:
         """Return its part of the onsite blocks, ``(A, n, n)``, meV."""
         parts = np.zeros((len(atoms), len(self.coupling.node_matrix)))
         columns = potentials(atoms, charges, self.coupling.layout.l_max)
@@ -95,7 +115,7 @@ class Response(NamedTuple):
         n = round(self.coupling.size**0.5)
         return np.asarray(parts @ self.coupling.node_matrix.numpy()).reshape(-1, n, n)
 
-    def operator(self, system: SystemData, charges: Array) -> Operator:
+    def operator(self, system: SystemData, charges: Charges) -> Operator:
         """Return its part of H, eV."""
         H, S = operators(system)
         O = 1e-3 * self.onsite(system.atoms, charges)
@@ -138,13 +158,16 @@ def main() -> None:
 
 def all_charges(
     systems: dict[str, SystemData], fingerprint: str, options: argparse.Namespace
-) -> dict[str, Array]:
-    """Return the charges of all structures, electrons; read what is kept."""
+) -> dict[str, Charges]:
+    """Return the charges of all structures; read what is kept."""
     stem = f"charges_{fingerprint}_{options.k_spacing:g}_{options.smearing:g}"
     kept = options.work / f"{stem}.npz"
     if kept.is_file():
         with np.load(kept) as file:
-            return {name: file[name] for name in systems}
+            return {
+                name: Charges(*(file[f"{name}/{key}"] for key in Charges._fields))
+                for name in systems
+            }
     tasks = (
         delayed(grid_charges)(system, operators(system)[0], options.k_spacing, options.smearing)
         for system in systems.values()
@@ -152,7 +175,14 @@ def all_charges(
     found = track(Parallel(options.jobs, return_as="generator")(tasks), total=len(systems))
     charges = dict(zip(systems, found, strict=True))
     with new_file(kept) as path, path.open("wb") as file:
-        np.savez(file, **charges)
+        np.savez(
+            file,
+            **{
+                f"{name}/{key}": value
+                for name, found in charges.items()
+                for key, value in found._asdict().items()
+            },
+        )
     return charges
 
 
@@ -163,19 +193,28 @@ def operators(system: SystemData) -> tuple[Operator, Operator]:
     return system.H, system.S
 
 
-def grid_charges(system: SystemData, H: Operator, spacing: float, smearing: float) -> Array:
-    """Return populations of a grid less those of a finer one, ``(A,)``."""
+def grid_charges(system: SystemData, H: Operator, spacing: float, smearing: float) -> Charges:
+    """Return populations of a grid less those of a finer one."""
     solved = electronic_system(replace(system, H=H))
+    atoms, pairs, S = system.atoms, H.pairs, operators(system)[1].on_pairs(H.pairs)
 
-    def populations(k_spacing: float) -> Array:
-        grid = grid_size(system.atoms, k_spacing, is_periodic=solved.is_periodic)
-        return density(solved, grid_levels(solved, grid, smearing), smearing).populations
+    def densities(k_spacing: float) -> Density:
+        grid = grid_size(atoms, k_spacing, is_periodic=solved.is_periodic)
+        return density(solved, grid_levels(solved, grid, smearing), smearing)
 
-    return populations(spacing) - populations(spacing / FINER)
+    coarse, fine = densities(spacing), densities(spacing / FINER)
+    change = (coarse.rho.values - fine.rho.values) * S.values
+    vectors = pairs.vectors(atoms)
+    is_bond = ~pairs.is_onsite & (np.linalg.norm(vectors, axis=1) < BOND)
+    return Charges(
+        coarse.populations - fine.populations,
+        np.add.reduceat(change, H.offsets[:-1])[is_bond],
+        atoms.positions[pairs.i[is_bond]] + 0.5 * vectors[is_bond],
+    )
 
 
 def fit(
-    systems: dict[str, SystemData], charges: dict[str, Array], split: dict[str, list[str]]
+    systems: dict[str, SystemData], charges: dict[str, Charges], split: dict[str, list[str]]
 ) -> tuple[Response, Table]:
     """Fit onsite blocks with and without the charges."""
     first = next(iter(systems.values()))
@@ -247,7 +286,9 @@ def features(atoms: Atoms, l_max: int) -> list[Array]:
     for L in range(l_max + 1):
         own = spectra[:, None] if L == 0 else products(moments, L)
         parts = [summed(Y[L], fine), own]
-        parts += [summed(Y[L], shell_weight(r, s)[:, None] * charges[j]) for s in SHELLS[:2]]
+        parts += [
+            summed(Y[L], shell_weight(r, s)[:, None] * charges[j]) for s in ATOM_SHELLS[:2]
+        ]
         found.append(np.concatenate(parts, axis=2).reshape((2 * L + 1) * len(atoms), -1))
     return found
 
@@ -264,18 +305,25 @@ def products(moments: list[Array], L: int) -> Array:
     return np.concatenate(found, axis=2)
 
 
-def potentials(atoms: Atoms, charges: Array, l_max: int) -> list[Array]:
+def potentials(atoms: Atoms, charges: Charges, l_max: int) -> list[Array]:
     """Return what charges do to components of each degree L, ``((2L+1) A, columns)``."""
-    i, j, r, D = neighbor_list("ijdD", atoms, R_PAIR)
-    Y, normal, found = harmonics(D, l_max), harmonics(NORMAL, l_max), []
+    n, normal = len(atoms), harmonics(NORMAL, l_max)
+    places = np.concatenate((atoms.positions, charges.places))
+    sites = Atoms(np.zeros(len(places)), places, cell=atoms.cell, pbc=atoms.pbc)
+    values = np.concatenate((charges.atoms, charges.bonds))
+    i, j, r, D = neighbor_list("ijdD", sites, max(ATOM_SHELLS) + 4 * SHELL_WIDTH)
+    acts = [(shell, j < n) for shell in ATOM_SHELLS] + [(s, j >= n) for s in BOND_SHELLS]
+    Y, found = harmonics(D, l_max), []
     for L in range(l_max + 1):
         columns = []
-        for shell in SHELLS:
-            total = np.zeros((len(atoms), 2 * L + 1))
-            np.add.at(total, i, Y[L] * (shell_weight(r, shell) * charges[j])[:, None])
+        for shell, is_source in acts:
+            which = is_source & (i < n)
+            weight = shell_weight(r[which], shell) * values[j[which]]
+            total = np.zeros((n, 2 * L + 1))
+            np.add.at(total, i[which], Y[L][which] * weight[:, None])
             columns.append(total)
         if L % 2 == 0:
-            columns.append(charges[:, None] * normal[L])
+            columns.append(charges.atoms[:, None] * normal[L])
         found.append(np.stack([column.ravel() for column in columns], axis=1))
     return found
 
@@ -293,11 +341,12 @@ def harmonics(vectors: Array, l_max: int) -> list[Array]:
 
 
 def sizes(
-    systems: dict[str, SystemData], charges: dict[str, Array], response: Response
+    systems: dict[str, SystemData], charges: dict[str, Charges], response: Response
 ) -> Table:
     """Tell how large charges and their effect on H are."""
-    header = ["atoms", "structures", "charge, rms (0.001 e)", "onsite, mean (meV)"]
-    table = Table("What the k-grid leaves in H", [*header, "hopping, mean (meV)"])
+    header = ["atoms", "structures", "charge of atoms, rms (0.001 e)", "of bonds"]
+    header += ["onsite, mean (meV)", "hopping, mean (meV)"]
+    table = Table("What the k-grid leaves in H", header)
     for n in sorted({len(system.atoms) for system in systems.values()}):
         names = [name for name, system in systems.items() if len(system.atoms) == n]
         errors = Report(BandSettings(n_orb_max=0))
@@ -305,22 +354,26 @@ def sizes(
             added = response.operator(systems[name], charges[name])
             errors.add(Prediction(systems[name], plus(operators(systems[name])[0], added)))
         found = errors.column(names)
-        rms = np.sqrt(np.mean(np.concatenate([charges[name] for name in names]) ** 2))
+        size = [
+            rms([1e3 * getattr(charges[name], key) for name in names])
+            for key in ("atoms", "bonds")
+        ]
         row = [f"{found[key]:.3f}" for key in ("H_onsite_mae_meV", "H_hopping_mae_meV")]
-        table.rows.append([str(n), str(len(names)), f"{1e3 * rms:.2f}", *row])
+        table.rows.append([str(n), str(len(names)), *size, *row])
     return table
 
 
 def write(
     systems: dict[str, SystemData],
-    charges: dict[str, Array],
+    charges: dict[str, Charges],
     response: Response,
     split: dict[str, list[str]],
     folder: Path,
 ) -> None:
     """Write all structures without what the grid leaves."""
     for name, system in track(systems.items()):
-        H = plus(operators(system)[0], response.operator(system, -charges[name]))
+        H, added = operators(system)[0], response.operator(system, charges[name])
+        H = H.replace(values=H.values - added.values)
         write_structure_folder(replace(system, H=H), folder / name)
     write_json(folder / "split.json", split)
 

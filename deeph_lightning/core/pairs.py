@@ -216,6 +216,13 @@ class PairTable:
         codes = _encode(np.concatenate((self.rows, other.rows)))
         return _search(codes[: len(self)], codes[len(self) :])
 
+    def locate_rows(self, R: ArrayLike, i: ArrayLike, j: ArrayLike) -> IntArray:
+        """Return the index in this table of pairs of any order, -1 where it lacks one."""
+        table, order = PairTable.from_arrays(R, i, j)
+        index = np.empty_like(order)
+        index[order] = self.locate(table)
+        return index
+
     def union(self, other: PairTable) -> PairTable:
         """Return the table of the pairs of both."""
         if self == other:

@@ -59,8 +59,10 @@ class Graph:
     name
         Name of each structure.
     wigner
-        ``(P, n)``, Wigner matrices of the pairs' frames; like the next two, constants of the
+        ``(P, n)``, Wigner matrices of the pairs' frames; like the next three, constants of the
         positions that a model has worked out (`HamiltonianModel.prepare`), else None.
+    hopping_scale
+        ``(n_target,)``, scale of what the network says of hopping blocks of that distance.
     baseline_hopping, baseline_onsite
         Two-centre baseline, flat, eV, in the layout of the labels.
     H_hopping, H_onsite
@@ -88,6 +90,7 @@ class Graph:
     n_orb: list[int]
     name: list[str]
     wigner: Tensor | None = None
+    hopping_scale: Tensor | None = None
     baseline_hopping: Tensor | None = None
     baseline_onsite: Tensor | None = None
     H_hopping: Tensor | None = None
@@ -131,6 +134,10 @@ class Graph:
         bounds = torch.tensor([start, stop], device=self.edge_pair.device)
         first, last = torch.searchsorted(self.edge_pair, bounds).tolist()
         pairs = {key: getattr(self, key)[start:stop] for key in _OF_PAIRS}
+        prepared = {
+            key: None if value is None else value[start:stop]
+            for key, value in (("wigner", self.wigner), ("hopping_scale", self.hopping_scale))
+        }
         baseline = self.baseline_hopping
         if baseline is not None:
             offsets = self.hopping_offsets
@@ -143,7 +150,7 @@ class Graph:
             type_ptr=[min(max(place - start, 0), n_target) for place in self.type_ptr],
             n_target=n_target,
             edge_pair=self.edge_pair[first:last] - start,
-            wigner=None if self.wigner is None else self.wigner[start:stop],
+            **prepared,
             baseline_hopping=baseline,
             **unlabelled,
         )
@@ -201,7 +208,7 @@ def collate(graphs: Sequence[Graph]) -> Graph:
     labels: dict[str, Any] = dict.fromkeys(
         (
             *("H_onsite", "S_onsite", "H_hopping", "S_hopping", "H_hopping_mask"),
-            *("wigner", "baseline_onsite", "baseline_hopping"),
+            *("wigner", "hopping_scale", "baseline_onsite", "baseline_hopping"),
         )
     )
     for key in labels:
@@ -212,10 +219,10 @@ def collate(graphs: Sequence[Graph]) -> Graph:
         elif key.endswith("_onsite"):
             labels[key] = join(key)
         else:
-            is_mask = key == "H_hopping_mask"
+            of_pairs = key in ("H_hopping_mask", "hopping_scale")
             labels[key] = _join_by_type(
                 [getattr(g, key) for g in graphs],
-                [g.type_ptr if is_mask else g.hopping_ptr for g in graphs],
+                [g.type_ptr if of_pairs else g.hopping_ptr for g in graphs],
             )
     return Graph(
         species=join("species"),

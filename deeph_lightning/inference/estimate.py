@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
 from deeph_lightning.errors import ResourceError
 
 if TYPE_CHECKING:
@@ -59,15 +57,12 @@ def estimate(structure: PartedStructure) -> Estimate:
     seconds = structure.n_part * (nodes + max(both - nodes, 0.0) * share)
     n_operator = 1 if structure.overlaps.kind == "none" else 2
     disk = disk_bytes(whole, n_operator)
-    blocks = 8.0 * (int(graph.hopping_offsets[-1]) + int(graph.onsite_offsets[-1]))
     features = predictor.network.bytes_per_edge * len(graph.edge_pair)
-    n_network = len(predictor.networks)
-    copies = 4 if n_network == 1 else 6  # flat results, sorted, and statistics in float64
     return Estimate(
         n_atom=whole.n_atom,
         n_pair=whole.n_pair,
         seconds=seconds + disk / _WRITING,
-        memory=_PROGRAM + features + copies * blocks + _PAIR * whole.n_pair,
+        memory=_PROGRAM + len(predictor.networks) * features + _PAIR * whole.n_pair,
         disk=disk,
     )
 
@@ -97,8 +92,7 @@ def _seconds(predictor: Predictor, part: Graph, names: Sequence[str]) -> float:
     part = part.to(predictor.device)
     for _ in range(2):
         start = time.perf_counter()
-        with torch.inference_mode():
-            for name in names:
-                for block in predictor.blocks(part, name).values():
-                    block.sum().item()  # waits for a GPU
+        for name in names:
+            for _ in predictor.stream(part, name):
+                pass
     return time.perf_counter() - start

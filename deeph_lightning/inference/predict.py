@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from ase import Atoms
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deeph_lightning.core.basis import OrbitalBasis, species_labels
@@ -26,6 +27,29 @@ from deeph_lightning.training.checkpoint import load_model
 
 #: Pairs that the network works on at a time: large enough for fast matrix products.
 CHUNK = 4096
+
+
+class Piece(NamedTuple):
+    """Predicted blocks of consecutive rows: atoms are the first rows, target pairs follow.
+
+    Attributes
+    ----------
+    name
+        "H", eV, or "S".
+    start, stop
+        Rows.
+    values
+        Flat blocks.
+    spread
+        ``(stop - start,)``, standard deviation among the networks of an ensemble, eV, the mean
+        over the elements of each block; empty of one network, and of S.
+    """
+
+    name: str
+    start: int
+    stop: int
+    values: NDArray[np.floating[Any]]
+    spread: NDArray[np.float64]
 
 
 class Predictor:
@@ -148,54 +172,54 @@ class Predictor:
         graph = self.graph(atoms)
         found = {}
         for name in names:
-            with torch.inference_mode():
-                blocks = self.blocks(graph.to(self.device), name)
+            *hopping, onsite = (piece.values for piece in self.stream(graph, name))
             found[name] = operator_from_blocks(
-                graph, blocks, self.basis, atoms, name=name, is_half=True
+                graph,
+                {
+                    f"{name}_onsite": onsite,
+                    f"{name}_hopping": np.concatenate([onsite[:0], *hopping]),
+                },
+                self.basis,
+                atoms,
+                name=name,
+                is_half=True,
             )
         return found
 
-    def blocks(self, graph: Graph, name: str) -> dict[str, Tensor]:
-        """Return the flat blocks of H, eV, or of the learned S, in the layout of a graph.
+    @torch.inference_mode()
+    def stream(self, graph: Graph, name: str) -> Iterator[Piece]:
+        """Yield the blocks of H (of an ensemble the mean) or of the learned S of a graph.
 
-        H of an ensemble is the mean, and ``spread_onsite``, ``spread_hopping`` are the
-        standard deviation, eV, of every block, the mean over its elements.
+        Target pairs come in their order, `chunk` of them at a time; atoms come last.
         """
-        if name == "H":
-            if len(self.networks) > 1:
-                return self._ensemble(graph)
-            return self.network(graph, chunk=self.chunk)
-        n, size = graph.n_target, self.chunk or max(graph.n_target, 1)
-        parts = [graph.part(start, min(start + size, n)) for start in range(0, n, size)]
-        hopping = [self.network.overlap_hopping(part).cpu() for part in parts]
-        onsite = self.network.overlap.onsite(graph)
-        return {
-            "S_onsite": onsite,
-            "S_hopping": torch.cat([onsite.new_zeros(0).cpu(), *hopping]),
-        }
+        n_atom = graph.n_atom
+        sizes = torch.cat((graph.onsite_offsets.diff(), graph.hopping_offsets.diff()))
+        offsets = np.concatenate(([0], np.cumsum(sizes.numpy())))
+        n_row, start = len(sizes), n_atom
+        for tensors in self._tensors(graph.to(self.device), name):
+            if not len(tensors[0]):  # pairs that carry messages only
+                continue
+            if start == n_row:
+                start = 0
+            values, deviation = _statistics(tensors)
+            stop = int(np.searchsorted(offsets, offsets[start] + len(values)))
+            spread = np.zeros(0)
+            if deviation is not None:
+                where = offsets[start : stop + 1] - offsets[start]
+                spread = np.add.reduceat(deviation, where[:-1]) / np.diff(where)
+            yield Piece(name, start, stop, values, spread)
+            start = stop
 
-    def _ensemble(self, graph: Graph) -> dict[str, Tensor]:
-        mean: dict[str, Tensor] = {}
-        squares: dict[str, Tensor] = {}
-        for n, network in enumerate(self.networks, start=1):  # Welford's recurrence
-            for key, value in network(graph, chunk=self.chunk).items():
-                new = value.cpu().double()
-                mean.setdefault(key, torch.zeros_like(new))
-                squares.setdefault(key, torch.zeros_like(new))
-                change = new - mean[key]
-                mean[key] += change / n
-                squares[key] += change * (new - mean[key])
-        found = dict(mean)
-        for key, offsets in (
-            ("onsite", graph.onsite_offsets),
-            ("hopping", graph.hopping_offsets),
-        ):
-            deviation = torch.sqrt(squares[f"H_{key}"] / (len(self.networks) - 1))
-            sizes = torch.diff(offsets).cpu()
-            block = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
-            total = torch.zeros(len(sizes), dtype=torch.float64)
-            found[f"spread_{key}"] = total.index_add_(0, block, deviation) / sizes
-        return found
+    def _tensors(self, graph: Graph, name: str) -> Iterator[tuple[Tensor, ...]]:
+        """Yield what every network says of the same blocks."""
+        if name == "H":
+            streams = (network.stream(graph, self.chunk) for network in self.networks)
+            yield from zip(*streams, strict=True)
+            return
+        n, size = graph.n_target, self.chunk or max(graph.n_target, 1)
+        for start in range(0, n, size):
+            yield (self.network.overlap_hopping(graph.part(start, min(start + size, n))),)
+        yield (self.network.overlap.onsite(graph),)
 
     def departures(self, atoms: Atoms) -> list[Departure]:
         """Return in which respects a structure leaves the training set; none if unknown."""
@@ -222,6 +246,16 @@ class Predictor:
             "precision": self.precision,
             "structure": digest.hexdigest()[:16],
         }
+
+
+def _statistics(
+    tensors: Sequence[Tensor],
+) -> tuple[NDArray[np.floating[Any]], NDArray[np.float64] | None]:
+    """Return the mean and, of several, the standard deviation of each element."""
+    if len(tensors) == 1:
+        return tensors[0].cpu().numpy(), None
+    every = torch.stack([values.cpu().double() for values in tensors])
+    return every.mean(0).numpy(), every.std(0).numpy()
 
 
 def find_device(name: str) -> torch.device:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,17 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from deeph_lightning.core.basis import species_labels
-from deeph_lightning.core.operator import Operator
 from deeph_lightning.core.pairs import PairTable
 from deeph_lightning.core.ragged import block_offsets
 from deeph_lightning.data.graph import Graph
 from deeph_lightning.inference.overlaps import Overlaps
 from deeph_lightning.inference.parts import Part, cut_out, divide_atoms
-from deeph_lightning.inference.predict import Predictor
+from deeph_lightning.inference.predict import Piece, Predictor
 from deeph_lightning.inference.ranks import Ranks
 from deeph_lightning.inference.spread import Spread
 from deeph_lightning.io import deeph
 from deeph_lightning.io.block_file import BlockFile
-from deeph_lightning.io.system import UNITS, SystemData
-
-#: Flat blocks of a part, and the spread of each of its blocks.
-Arrays = Mapping[str, NDArray[np.floating[Any]]]
+from deeph_lightning.io.system import SystemData
 
 
 class PartedStructure:
@@ -53,6 +49,7 @@ class PartedStructure:
         self.graph: Graph = predictor.graph(atoms)
         self.n_part = min(n_part, len(atoms))
         self.owner = torch.from_numpy(divide_atoms(atoms, self.n_part))
+        self.names = ("H", "S") if overlaps.kind == "learned" else ("H",)
 
     def part(self, n: int, *, halo: bool = True) -> Part:
         """Return a part, without its halo where only its pairs are asked for."""
@@ -66,27 +63,23 @@ class PartedStructure:
             self.graph, self.owner == n, n_hops if halo else 0, r_near if halo else 0.0
         )
 
-    def predict(self, n: int) -> dict[str, Any]:
-        """Return the blocks of a part: those of its own atoms and target pairs, flat."""
+    def pieces(self, n: int) -> Iterator[Piece]:
+        """Predict the rows of a part (see `rows`), some at a time."""
         part = self.part(n)
-        graph = part.graph.to(self.predictor.device)
         is_own = part.is_own.numpy()
-        sizes = np.diff(part.graph.onsite_offsets.numpy())
-        names = ("H", "S") if self.overlaps.kind == "learned" else ("H",)
-        found: dict[str, Any] = {}
-        for name in names:
-            with torch.inference_mode():
-                blocks = self.predictor.blocks(graph, name)
-            arrays = {key: value.cpu().numpy() for key, value in blocks.items()}
-            onsite = arrays[f"{name}_onsite"][np.repeat(is_own, sizes)]
-            found[name] = np.concatenate((onsite, arrays[f"{name}_hopping"]))
-            if name == "H" and "spread_onsite" in arrays:
-                onsite = arrays["spread_onsite"][is_own]
-                found["spread"] = np.concatenate((onsite, arrays["spread_hopping"]))
-        return found
+        wanted = np.repeat(is_own, np.diff(part.graph.onsite_offsets.numpy()))
+        n_halo = len(is_own) - int(is_own.sum())
+        for name in self.names:
+            for piece in self.predictor.stream(part.graph, name):
+                start, stop, values, spread = piece[1:]
+                if start == 0:  # atoms
+                    values, spread = values[wanted], spread[is_own] if len(spread) else spread
+                    yield Piece(name, 0, stop - n_halo, values, spread)
+                else:
+                    yield Piece(name, start - n_halo, stop - n_halo, values, spread)
 
     def rows(self, n: int) -> tuple[NDArray[np.int64], ...]:
-        """Return R, i, j of the blocks of a part, in the order of `predict`."""
+        """Return R, i, j of the rows of a part: own atoms, then target pairs."""
         part = self.part(n, halo=False)
         return _rows(part.graph, part.atoms, part.atoms[part.is_own])
 
@@ -95,7 +88,13 @@ class PartedStructure:
         everything = torch.arange(self.graph.n_atom)
         return PairTable.from_arrays(*_rows(self.graph, everything, everything))[0]
 
-    def write(self, folder: Path, info: Mapping[str, Any], ranks: Ranks) -> Spread | None:
+    def write(
+        self,
+        folder: Path,
+        info: Mapping[str, Any],
+        ranks: Ranks,
+        advance: Callable[[float], object] | None = None,
+    ) -> Spread | None:
         """Predict all parts and write the folder; every process must call it.
 
         Each process predicts every ``ranks.size``-th part. All but the first leave theirs in
@@ -109,6 +108,8 @@ class PartedStructure:
             The mark of the prediction, for ``info.json``.
         ranks
             The processes that share the structure.
+        advance
+            Told which share of the blocks has been written since the last call.
 
         Returns
         -------
@@ -121,16 +122,22 @@ class PartedStructure:
         if not ranks.is_first:
             exchange.mkdir(parents=True, exist_ok=True)
             for n in range(ranks.rank, self.n_part, ranks.size):
-                np.savez(exchange / f"{n}.npz", **self.predict(n))
+                for k, piece in enumerate(self.pieces(n)):
+                    np.savez(exchange / f"{n}_{k}.npz", **piece._asdict())
             ranks.wait()
             return None
         try:
-            return self._write(folder, info, exchange, ranks)
+            return self._write(folder, info, exchange, ranks, advance)
         finally:
             shutil.rmtree(exchange, ignore_errors=True)
 
     def _write(
-        self, folder: Path, info: Mapping[str, Any], exchange: Path, ranks: Ranks
+        self,
+        folder: Path,
+        info: Mapping[str, Any],
+        exchange: Path,
+        ranks: Ranks,
+        advance: Callable[[float], object] | None,
     ) -> Spread | None:
         basis, atoms = self.predictor.basis, self.atoms
         system = SystemData(
@@ -150,19 +157,18 @@ class PartedStructure:
                 name: stack.enter_context(
                     BlockFile(partial / deeph.FILES[name][0], atoms, basis, pairs)
                 )
-                for name in (["H", "S"] if self.overlaps.kind == "learned" else ["H"])
+                for name in self.names
             }
-            for n, arrays in self._arrays(exchange, ranks):
-                R, i, j = self.rows(n)
-                for name, file in files.items():
-                    file.add(
-                        Operator.from_flat(
-                            atoms, basis, R, i, j, arrays[name], unit=UNITS[name], is_half=True
-                        )
-                    )
-                if spread is not None:
-                    table, order = PairTable.from_arrays(R, i, j)
-                    spread.block[pairs.locate(table)] = arrays["spread"][order]
+            for n, pieces in self._parts(exchange, ranks):
+                rows = self.rows(n)
+                place = files["H"].pairs.locate_rows(*rows)
+                row = pairs.locate_rows(*rows) if spread is not None else place
+                for name, start, stop, values, deviation in pieces:
+                    files[name].put(place[start:stop], values)
+                    if spread is not None and len(deviation):
+                        spread.block[row[start:stop]] = deviation
+                    if advance is not None:
+                        advance((stop - start) / (len(self.names) * len(pairs)))
             self._write_other_overlap(partial)
             mark = dict(info)
             if spread is not None:
@@ -171,16 +177,14 @@ class PartedStructure:
             system.info = {"prediction": mark}
         return spread
 
-    def _arrays(self, exchange: Path, ranks: Ranks) -> Iterator[tuple[int, Arrays]]:
+    def _parts(self, exchange: Path, ranks: Ranks) -> Iterator[tuple[int, Iterator[Piece]]]:
         """Yield the parts of this process, then those that the others have left."""
         for n in range(0, self.n_part, ranks.size):
-            yield n, self.predict(n)
+            yield n, self.pieces(n)
         ranks.wait()
         for n in range(self.n_part):
             if n % ranks.size:
-                with np.load(exchange / f"{n}.npz", allow_pickle=False) as arrays:
-                    yield n, arrays
-                (exchange / f"{n}.npz").unlink()
+                yield n, _left(exchange, n)
 
     def _write_other_overlap(self, partial: Path) -> None:
         """Write overlaps that do not come from the network."""
@@ -214,3 +218,12 @@ def _rows(
     R = torch.cat([graph.pair_R.new_zeros(len(own), 3), graph.pair_R[:n]])
     i, j = (torch.cat([own, atoms[ends[:n]]]) for ends in (graph.pair_i, graph.pair_j))
     return R.numpy(), i.numpy(), j.numpy()
+
+
+def _left(exchange: Path, n: int) -> Iterator[Piece]:
+    """Yield the pieces of a part that another process has left, and remove them."""
+    for path in exchange.glob(f"{n}_*.npz"):
+        with np.load(path, allow_pickle=False) as arrays:
+            name, start, stop, values, spread = (arrays[key] for key in Piece._fields)
+        path.unlink()
+        yield Piece(str(name), int(start), int(stop), values, spread)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import mmap
 import os
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
-from deeph_lightning.core.basis import species_labels
+from deeph_lightning.core.basis import species_labels, structure_name
 from deeph_lightning.core.pairs import PairTable
-from deeph_lightning.core.ragged import adjoint, block_offsets, chunks, put_blocks, take_blocks
+from deeph_lightning.core.ragged import (
+    adjoint,
+    block_offsets,
+    chunks,
+    put_blocks,
+    take_blocks,
+)
+from deeph_lightning.errors import PhysicsError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,9 +29,11 @@ if TYPE_CHECKING:
     from deeph_lightning.core.basis import OrbitalBasis
     from deeph_lightning.core.operator import Operator
 
+    IntArray = NDArray[np.int64]
+
 
 class BlockFile:
-    """A matrix file, both pairs of every Hermitian couple, filled by half operators.
+    """A matrix file, both pairs of every Hermitian couple, filled from one of each.
 
     Parameters
     ----------
@@ -44,6 +53,7 @@ class BlockFile:
     """
 
     def __init__(self, path: Path, atoms: Atoms, basis: OrbitalBasis, pairs: PairTable) -> None:
+        self.name = structure_name(atoms)
         extra = np.flatnonzero(~pairs.is_onsite)
         self.pairs, _ = PairTable.from_arrays(
             np.concatenate((pairs.R, -pairs.R[extra])),
@@ -52,7 +62,7 @@ class BlockFile:
         )
         counts = basis.orbital_counts(species_labels(atoms))
         shapes = np.column_stack((counts[self.pairs.i], counts[self.pairs.j]))
-        self.offsets = block_offsets(shapes)
+        self.shapes, self.offsets = shapes, block_offsets(shapes)
         self.is_there = np.zeros(len(self.pairs), dtype=np.bool_)
         tables = {
             "atom_pairs": np.column_stack((self.pairs.R, self.pairs.i, self.pairs.j)),
@@ -63,40 +73,63 @@ class BlockFile:
         _reserve(path, sum(table.nbytes for table in tables.values()) + 8 * n_value)
         with h5py.File(path, "w") as file:
             starts = {key: _allocated(file, key, table) for key, table in tables.items()}
-            start = _allocated(file, "entries", np.broadcast_to(0.0, n_value))
+            self._start = _allocated(file, "entries", np.broadcast_to(0.0, n_value))
         # HDF5 does not survive a full disk: it writes nothing but the headers
-        size = max(path.stat().st_size, start + 8 * n_value)
-        _reserve(path, size)
+        _reserve(path, max(path.stat().st_size, self._start + 8 * n_value))
         self._file = path.open("r+b")
-        self._map = mmap.mmap(self._file.fileno(), size)
         for key, table in tables.items():
-            where = slice(starts[key], starts[key] + table.nbytes)
-            self._map[where] = np.ascontiguousarray(table).tobytes()
-        self._values = np.frombuffer(self._map, np.float64, n_value, start)
+            self._write(starts[key], np.ascontiguousarray(table))
 
     def add(self, op: Operator) -> None:
         """Write the blocks of a half operator on some of the pairs, and their partners."""
-        place = self.pairs.locate(op.pairs)
-        partner = self.pairs.partner[place]
-        for a, b, index in op.groups:
-            shape = op.shape_of(a, b)
-            for part in chunks(len(index), shape[0] * shape[1]):
-                which = index[part]
-                blocks = take_blocks(op.values, op.offsets[which], shape)
-                put_blocks(self._values, self.offsets[place[which]], blocks)
-                hops = place[which] != partner[which]
-                to = self.offsets[partner[which[hops]]]
-                put_blocks(self._values, to, adjoint(blocks[hops]))
-                if hasattr(mmap, "MADV_DONTNEED"):  # the file's pages need not stay in memory
-                    self._map.madvise(mmap.MADV_DONTNEED)
-        self.is_there[place] = self.is_there[partner] = True
+        place, largest = self.pairs.locate(op.pairs), int(np.diff(op.offsets).max(initial=0))
+        for part in chunks(len(place), largest):
+            start, stop = op.offsets[[part.start, part.stop]]
+            self.put(place[part], op.values[start:stop])
+
+    def put(self, place: IntArray, values: NDArray[np.floating[Any]]) -> None:
+        """Write flat blocks of some rows of `pairs`, and their partners.
+
+        Raises
+        ------
+        PhysicsError
+            A value is not finite.
+        """
+        shapes = self.shapes[place]
+        offsets = block_offsets(shapes)
+        is_bad = ~np.isfinite(values)
+        if is_bad.any():
+            n = int(np.searchsorted(offsets, np.argmax(is_bad), side="right")) - 1
+            raise PhysicsError(
+                f"structure '{self.name}', pair {self.pairs.describe(place[n])}: the block "
+                "holds values that are not finite. Nothing is written. Predict in fp64, or "
+                "train the network anew."
+            )
+        rows, index = np.unique(
+            np.concatenate((place, self.pairs.partner[place])), return_inverse=True
+        )
+        starts = block_offsets(self.shapes[rows])
+        direct, partner = starts[index].reshape(2, -1)
+        complete = np.empty(starts[-1])
+        for shape in np.unique(shapes, axis=0).tolist():
+            which = np.flatnonzero((shapes == shape).all(axis=1))
+            blocks = take_blocks(values, offsets[which], tuple(shape))
+            put_blocks(complete, partner[which], adjoint(blocks))
+            put_blocks(complete, direct[which], blocks)  # onsite blocks are both
+        first = np.flatnonzero(np.diff(rows, prepend=-2) != 1)  # of rows that lie in one piece
+        for a, b in pairwise([*first.tolist(), len(rows)]):
+            start = self._start + 8 * int(self.offsets[rows[a]])
+            self._write(start, complete[starts[a] : starts[b]])
+        self.is_there[rows] = True
+
+    def _write(self, start: int, values: NDArray[Any]) -> None:
+        self._file.seek(start)
+        self._file.write(values.data)
 
     def __enter__(self) -> BlockFile:
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
-        del self._values
-        self._map.close()
         self._file.close()
         if kind is None and not self.is_there.all():
             n = int(np.argmin(self.is_there))

@@ -6,7 +6,7 @@ two-centre baseline, scales and frames live here and in `nn`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class HamiltonianModel(nn.Module):
     """Base of all networks: ``forward(graph) -> {"H_onsite": flat, "H_hopping": flat}`` in eV.
 
-    ``forward(graph, chunk=n)`` takes n pairs at a time: the same result in less memory.
+    A network implements `stream`.
 
     Parameters
     ----------
@@ -132,9 +132,25 @@ class HamiltonianModel(nn.Module):
         self.onsite_head = OnsiteHead((layout, onsite_layout), self.onsite_couplings)
         self.hopping_head = HoppingHead(pair_layout, self.pair_couplings, o3=self.o3)
 
+    def stream(self, graph: Graph, chunk: int | None = None) -> Iterator[Tensor]:
+        """Yield the blocks, flat, eV: of target pairs in their order, onsite ones at last.
+
+        With `chunk` that many pairs are worked on at a time, and their blocks are one piece, if
+        the network can do with less than all of them at once: the same result in less memory.
+        """
+        raise NotImplementedError
+
+    def forward(self, graph: Graph) -> dict[str, Tensor]:
+        """Predict the blocks of all onsite and target pairs, flat, eV."""
+        *hopping, onsite = self.stream(graph)
+        return {
+            "H_onsite": onsite,
+            "H_hopping": hopping[0] if len(hopping) == 1 else torch.cat(hopping),
+        }
+
     @torch.no_grad()
     def prepare(self, graph: Graph) -> Graph:
-        """Work out what depends on the positions alone: frames and two-centre baseline.
+        """Work out what depends on the positions alone: frames, two-centre baseline, scales.
 
         A prepared graph costs less in every step; prediction is the same without. The graph may
         lie on another device than the model and stays there.
@@ -146,9 +162,11 @@ class HamiltonianModel(nn.Module):
             graph, frames.blocks, distance[:n], self.baseline
         )
         onsite = self.onsite_head.two_centre(graph, self.baseline)
+        scale = self.hopping_head.distance_scale(graph, distance[:n], self.baseline)
         return replace(
             graph,
             wigner=frames.flat(),
+            hopping_scale=scale.to(self.dtype),
             baseline_hopping=hopping.to(self.dtype),
             baseline_onsite=onsite.to(self.dtype),
         ).to(home)

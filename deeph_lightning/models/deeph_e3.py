@@ -13,7 +13,7 @@ envelope; here both are options, off by default.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -292,12 +292,12 @@ class DeepHE3(HamiltonianModel):
         if self.statistics:
             super().fit_statistics(graphs, overlap_graphs)
 
-    def forward(
+    def stream(
         self,
         graph: Graph,
         chunk: int | None = None,  # noqa: ARG002
-    ) -> dict[str, Tensor]:
-        """Predict the blocks of all onsite and target pairs, flat, eV.
+    ) -> Iterator[Tensor]:
+        """Yield the blocks of all target pairs, flat, eV, then those of all atoms.
 
         Every pair has features that all updates need, so that there is nothing to cut into
         chunks: the whole graph is worked on at once.
@@ -332,10 +332,8 @@ class DeepHE3(HamiltonianModel):
             summed = edge[2 * n_pair :]
         one, two = (self.layouts[1].widen(edge[start : start + n]) for start in (0, n_pair))
         hidden = rotate_to_edges(one, two, frames.first(n), self.layouts[1])
-        return {
-            "H_onsite": self.read_onsite(graph, x, summed),
-            "H_hopping": self.read_hopping(graph, hidden, frames.first(n), distance[:n]),
-        }
+        yield self.read_hopping(graph, hidden, frames.first(n), distance[:n])
+        yield self.read_onsite(graph, x, summed)
 
     def _envelope(self, length: Tensor) -> Tensor:
         return polynomial_envelope(length, self.r_message).to(self.dtype)

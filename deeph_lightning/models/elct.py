@@ -9,7 +9,7 @@ mirror parity.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -285,11 +285,11 @@ class ELCT(HamiltonianModel):
         n_copy = 1 if len(self.blocks) == 1 else 2  # of the block before and of this one
         return 2 * n_copy * self.pair_layout.node_size * self.dtype.itemsize
 
-    def forward(self, graph: Graph, chunk: int | None = None) -> dict[str, Tensor]:
-        """Predict the blocks of all onsite and target pairs, flat, eV.
+    def stream(self, graph: Graph, chunk: int | None = None) -> Iterator[Tensor]:
+        """Yield the blocks, flat, eV: of target pairs in their order, onsite ones at last.
 
         With `chunk` that many pairs are worked on at a time: what grows with the structure are
-        node features, features of message edges, and the result.
+        the features of nodes and of message edges.
         """
         n, size = graph.n_pair, chunk or max(graph.n_pair, 1)
         parts = [graph] if n <= size else [
@@ -312,18 +312,14 @@ class ELCT(HamiltonianModel):
         x = self.norm(x)
         nodes = self.head_layout.widen(self.head_node(x))
         summed: Tensor | None = None
-        hopping = []
         for part, pair, part_edges in zip(parts, pairs, edges(), strict=True):
             envelope = part_edges.envelope[:, None]
             near = EdgeTensor(pair.zero * envelope, pair.rest * envelope[..., None])
             local, _ = self.onsite_edge(near)
             message = rotate_to_nodes(local, part_edges.frames, self.head_layout)
             summed = part_edges.segments.sum(message, summed)
-            hopping.append(self.hopping(part, nodes, near))
-        return {
-            "H_onsite": self.read_onsite(graph, x, self.head_layout.narrow(summed)),
-            "H_hopping": hopping[0] if len(hopping) == 1 else torch.cat(hopping),
-        }
+            yield self.hopping(part, nodes, near)
+        yield self.read_onsite(graph, x, self.head_layout.narrow(summed))
 
     def message_edges(self, graph: Graph) -> MessageEdges:
         """Work out what all blocks need of the message edges of a graph."""

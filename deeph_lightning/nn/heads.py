@@ -75,19 +75,32 @@ class HoppingHead(nn.Module):
         both of the P target pairs, like the features.
         """
         blocks = []
+        scale = graph.hopping_scale
+        if scale is None:
+            scale = self.distance_scale(graph, distance, baseline)
         for (a, b), coupling, start, stop in self._types(graph):
             part = EdgeTensor(features.zero[:, start:stop], features.rest[:, start:stop])
             coefficients, _ = self.readouts[f"{a}_{b}"](part)
             fitted = baseline.pairs[f"{a}_{b}"]
             matrix = getattr(self, f"matrix_{a}_{b}") * fitted.relative_scale()[:, None]
-            scale = fitted.distance_scale(distance[start:stop])[:, None]
-            block = _edge_blocks(coefficients, matrix.to(part.zero)) * scale.to(part.zero)
+            block = _edge_blocks(coefficients, matrix.to(part.zero))
+            block = block * scale[start:stop, None].to(part.zero)
             blocks.append(_to_crystal(block, frames, coupling, start, stop))
         fixed = graph.baseline_hopping
         if fixed is None:
             fixed = self.two_centre(graph, frames, distance, baseline)
         learnt = torch.cat(blocks) if blocks else fixed
         return learnt + fixed.to(learnt)
+
+    def distance_scale(
+        self, graph: Graph, distance: Tensor, baseline: TwoCentreBaseline
+    ) -> Tensor:
+        """Scale of what is learnt of each target pair's block, ``(P,)``, float64."""
+        parts = [
+            baseline.pairs[f"{a}_{b}"].distance_scale(distance[start:stop])
+            for (a, b), _, start, stop in self._types(graph)
+        ]
+        return torch.cat([distance.new_zeros(0), *parts])
 
     def two_centre(
         self,

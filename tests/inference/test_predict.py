@@ -237,6 +237,18 @@ def test_estimate_chunk_and_lists_of_structures(with_overlaps, tmp_path, caplog)
         predict(with_overlaps, str(tmp_path / "in" / "y*.cif"), tmp_path / "c")
 
 
+def test_a_network_that_has_diverged_writes_nothing(with_overlaps, tmp_path):
+    content = torch.load(with_overlaps, weights_only=True)
+    for key, value in content["state_dict"].items():
+        if "readouts" in key and value.is_floating_point():
+            value.fill_(torch.nan)
+    torch.save(content, tmp_path / "nan.ckpt")
+    ase.io.write(tmp_path / "POSCAR", sheet())
+    with pytest.raises(PhysicsError, match=r"pair R=.* not finite"):
+        predict(str(tmp_path / "nan.ckpt"), tmp_path / "POSCAR", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_too_small_a_disk_is_told_before_the_work(with_overlaps, tmp_path, monkeypatch):
     ase.io.write(tmp_path / "POSCAR", sheet())
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
