@@ -4,12 +4,13 @@
     python scripts/bench_training.py --models elct --batch 4 --device cuda --precision bf16
     python scripts/bench_training.py --json outputs/bench/training.json
 
-A training step is forward, loss, backward and optimiser. The networks take turns, so that what
-else the machine does strikes all of them, each with a step of its own before the timed one;
-medians after warm-up. Memory is the largest of a step above that before it: of the process on a
-CPU (each network has one of its own for that), of the allocator on a GPU. Two networks in the
-JSON give `ratio_step_time` (second over first) and `ratio_parameters` (first over second). In
-the same run the float32 prediction is compared with float64.
+A training step is forward, loss, backward and optimiser. Each network has a process of its own,
+as in training, and they take turns, so that what else the machine does strikes all of them. A
+turn is one step that is not timed and then steps for `TURN_S` seconds, of which the median
+counts; the table has the median of the turns. Memory is the largest of a step above that before
+it: of the process on a CPU, of the allocator on a GPU. Two networks in the JSON give
+`ratio_step_time` (second over first) and `ratio_parameters` (first over second). In the same
+run the float32 prediction is compared with float64.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ import copy
 import math
 import multiprocessing
 import statistics
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import torch
-from bench_report import Table, in_turns, report, shipped_batch, training_step
+from bench_report import WARMUP, Table, report, seconds, shipped_batch, training_step
 
 from deeph_lightning.data.graph import Graph, collate
 from deeph_lightning.inference.predict import find_device
@@ -35,35 +39,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=["elct", "deeph_e3"], help="conf/model")
     parser.add_argument("--batch", type=int, default=1, help="structures of a batch")
-    parser.add_argument("--repeat", type=int, default=7, help="timed steps of each network")
+    parser.add_argument("--repeat", type=int, default=7, help="turns of each network")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--threads", type=int, help="CPU threads; default: torch's choice")
     parser.add_argument("--json", type=Path, help="file to write")
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    device, is_mixed = find_device(options.device), options.precision == "bf16"
-
-    about, steps, predictions = {}, {}, {}
-    for name in options.models:
-        model, graphs = shipped_batch(name, options.batch)
-        about[name] = describe(model, graphs)
-        steps[name] = training_step(model, graphs, device, is_mixed=is_mixed)
-        predictions[name] = prediction(model, collate(graphs).to(device), is_mixed=is_mixed)
-    for key, calls in (("step_s", steps), ("prediction_s", predictions)):
-        for name, times in in_turns(calls, options.repeat, device).items():
-            about[name][key] = statistics.median(times)
-            about[name][f"{key}_quartiles"] = statistics.quantiles(times, n=4)
-    for name, step in steps.items():
-        about[name]["peak_memory_MiB"] = peak_memory(name, options, device, step)
+    context = multiprocessing.get_context("spawn")
+    with ExitStack() as stack:
+        processes = {
+            name: stack.enter_context(ProcessPoolExecutor(1, context))
+            for name in options.models
+        }
+        about = {
+            name: process.submit(set_up, name, options).result()
+            for name, process in processes.items()
+        }
+        for key in ("step_s", "prediction_s"):
+            for name, times in in_turns(key, processes, options.repeat).items():
+                about[name][key] = statistics.median(times)
+                about[name][f"{key}_quartiles"] = statistics.quantiles(times, n=4)
 
     ratios = {}
     if len(options.models) == 2:
         one, two = (about[name] for name in options.models)
         ratios["ratio_step_time"] = two["step_s"] / one["step_s"]
         ratios["ratio_parameters"] = one["parameters"] / two["parameters"]
-    tables = [table(about, options, device)]
+    tables = [table(about, options)]
     if ratios:
         tables[0].note = (
             f"{options.models[1]} / {options.models[0]}: step time "
@@ -72,28 +74,75 @@ def main() -> None:
     settings = {
         "precision": options.precision,
         "batch": options.batch,
-        "device_used": str(device),
+        "device_used": about[options.models[0]]["device"],
     }
     report(tables, options.json, models=about, **ratios, **settings)
 
 
-def describe(model: HamiltonianModel, graphs: list[Graph]) -> dict[str, float]:
-    """Count, and compare precisions."""
-    double = copy.deepcopy(model).double()
-    with torch.no_grad():
-        exact, found = double(graphs[0]), model(graphs[0])
-    scale = max(float(value.abs().max()) for value in exact.values())
-    error = max(float((found[key] - exact[key]).abs().max()) for key in exact) / scale
+#: Length of a turn, s.
+TURN_S = 2.0
+#: What a process times, by key, and where.
+_CALLS: dict[str, Callable[[], object]] = {}
+_DEVICE: list[torch.device] = []
+
+
+def set_up(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Make a network and what is timed of it in this process; count and compare precisions."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device, is_mixed = find_device(options.device), options.precision == "bf16"
+    model, graphs = shipped_batch(name, options.batch)
+    step = training_step(model, graphs, device, is_mixed=is_mixed)
+    memory = peak_memory(step, device)
+    _CALLS["step_s"] = step
+    _CALLS["prediction_s"] = prediction(model, collate(graphs).to(device), is_mixed=is_mixed)
+    _DEVICE.append(device)
     return {
+        "device": str(device),
+        "threads": torch.get_num_threads(),
         "parameters": sum(p.numel() for p in model.parameters()),
         "atoms": sum(graph.n_atom for graph in graphs),
         "edges": 2 * sum(len(graph.edge_pair) for graph in graphs),
         "pairs": sum(graph.n_target for graph in graphs),
-        "float32_error": error,
+        "peak_memory_MiB": memory,
+        "float32_error": float32_error(model, graphs[0].to(device)),
     }
 
 
-def prediction(model: HamiltonianModel, graph: Graph, *, is_mixed: bool):
+def turn(key: str) -> float:
+    """Make a call of this process again and again; return its median time, s."""
+    _CALLS[key]()
+    times: list[float] = []
+    while sum(times) < TURN_S:
+        times.append(seconds(_CALLS[key], _DEVICE[0]))
+    return statistics.median(times)
+
+
+def in_turns(
+    key: str, processes: dict[str, ProcessPoolExecutor], repeat: int
+) -> dict[str, list[float]]:
+    """Return the times of every process's turns, after warm-up, s."""
+    times: dict[str, list[float]] = {name: [] for name in processes}
+    for n in range(WARMUP + repeat):
+        for name, process in processes.items():
+            span = process.submit(turn, key).result()
+            if n >= WARMUP:
+                times[name].append(span)
+    return times
+
+
+def float32_error(model: HamiltonianModel, graph: Graph) -> float:
+    """Return the largest error of a prediction over its largest element."""
+    double = copy.deepcopy(model).double()
+    with torch.no_grad():
+        exact, found = double(graph), model(graph)
+    scale = max(float(value.abs().max()) for value in exact.values())
+    return max(float((found[key] - exact[key]).abs().max()) for key in exact) / scale
+
+
+def prediction(
+    model: HamiltonianModel, graph: Graph, *, is_mixed: bool
+) -> Callable[[], object]:
     """Return a call that predicts once."""
 
     def predict() -> None:
@@ -104,23 +153,13 @@ def prediction(model: HamiltonianModel, graph: Graph, *, is_mixed: bool):
     return predict
 
 
-def peak_memory(name: str, options: argparse.Namespace, device: torch.device, step) -> float:
-    """Return the largest memory of a training step above that before it, MiB."""
+def peak_memory(step: Callable[[], object], device: torch.device) -> float:
+    """Return the largest memory of the first training steps above that before, MiB."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         step()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    # a process forgets its largest memory only with its end
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        is_mixed = options.precision == "bf16"
-        return pool.submit(_peak_of_process, name, options.batch, is_mixed).result()
-
-
-def _peak_of_process(name: str, n_structure: int, is_mixed: bool) -> float:
-    torch.set_num_threads(1)
-    model, graphs = shipped_batch(name, n_structure)
-    step = training_step(model, graphs, torch.device("cpu"), is_mixed=is_mixed)
     before = _peak_rss()
     for _ in range(2):
         step()
@@ -137,10 +176,10 @@ def _peak_rss() -> float:
     return int(peak) / 1024
 
 
-def table(about: dict, options: argparse.Namespace, device: torch.device) -> Table:
+def table(about: dict[str, dict[str, Any]], options: argparse.Namespace) -> Table:
     """Lay out the measurements."""
     first = next(iter(about.values()))
-    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    threads = f", {first['threads']} threads" if first["device"] == "cpu" else ""
     header = [
         "model", "parameters", "directed edges", "training step (ms)", "quartiles (ms)",
         "edges/s", "prediction (ms)", "peak memory (MiB)", "float32 error",
@@ -163,7 +202,7 @@ def table(about: dict, options: argparse.Namespace, device: torch.device) -> Tab
         )
     title = (
         f"Training step, graphene, {first['atoms']} atoms, {first['pairs']} target pairs, "
-        f"{options.precision}, {device}{threads}"
+        f"{options.precision}, {first['device']}{threads}"
     )
     return Table(title, header, rows)
 
