@@ -33,6 +33,12 @@ from deeph_lightning.data.graph import Graph, collate
 from deeph_lightning.inference.predict import find_device
 from deeph_lightning.models.base import HamiltonianModel
 
+#: Length of a turn, s.
+TURN_S = 2.0
+#: What a process times, by key, and where.
+_CALLS: dict[str, Callable[[], object]] = {}
+_DEVICE: list[torch.device] = []
+
 
 def main() -> None:
     """Measure, print and write."""
@@ -45,6 +51,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="CPU threads; default: torch's choice")
     parser.add_argument("--json", type=Path, help="file to write")
     options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
     context = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
         processes = {
@@ -56,7 +64,7 @@ def main() -> None:
             for name, process in processes.items()
         }
         for key in ("step_s", "prediction_s"):
-            for name, times in in_turns(key, processes, options.repeat).items():
+            for name, times in take_turns(key, processes, options.repeat).items():
                 about[name][key] = statistics.median(times)
                 about[name][f"{key}_quartiles"] = statistics.quantiles(times, n=4)
 
@@ -77,13 +85,6 @@ def main() -> None:
         "device_used": about[options.models[0]]["device"],
     }
     report(tables, options.json, models=about, **ratios, **settings)
-
-
-#: Length of a turn, s.
-TURN_S = 2.0
-#: What a process times, by key, and where.
-_CALLS: dict[str, Callable[[], object]] = {}
-_DEVICE: list[torch.device] = []
 
 
 def set_up(name: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def turn(key: str) -> float:
     return statistics.median(times)
 
 
-def in_turns(
+def take_turns(
     key: str, processes: dict[str, ProcessPoolExecutor], repeat: int
 ) -> dict[str, list[float]]:
     """Return the times of every process's turns, after warm-up, s."""
@@ -154,8 +155,9 @@ def prediction(
 
 
 def peak_memory(step: Callable[[], object], device: torch.device) -> float:
-    """Return the largest memory of the first training steps above that before, MiB."""
+    """Return the largest memory of a training step above that before, MiB."""
     if device.type == "cuda":
+        step()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         step()

@@ -70,6 +70,8 @@ FINER = 2.25
 BOND, ATOM_SHELLS, BOND_SHELLS, SHELL_WIDTH = 1.9, (1.42, 2.46, 2.85, 3.8), (0.71, 1.88), 0.4
 #: Degrees of products of densities.
 PRODUCT_L_MAX = 3
+#: Times that charges follow from H and H from charges.
+N_CYCLE = 3
 #: Direction in which orbitals of these charges point.
 NORMAL = np.array([[0.0, 0.0, 1.0]])
 
@@ -393,9 +395,11 @@ def compare(
         system, pairs = systems[name], operators(systems[name])[0].pairs
         every = [hamiltonian(folder, name).on_pairs(pairs) for folder in folders]
         H = every[0].replace(values=np.mean([one.values for one in every], axis=0))
-        charges = grid_charges(system, H, options.k_spacing, options.smearing)
         reports["as predicted"].add(Prediction(system, H))
-        with_grid = plus(H, response.operator(system, charges))
+        with_grid = H
+        for _ in range(N_CYCLE):
+            charges = grid_charges(system, with_grid, options.k_spacing, options.smearing)
+            with_grid = plus(H, response.operator(system, charges))
         reports["with the grid"].add(Prediction(system, with_grid))
     header = ["", "H", "H_onsite", "H_hopping", "bands", "bands, max"]
     keys = [*(f"{name}_mae_meV" for name in header[1:-1]), "bands_max_meV"]

@@ -62,7 +62,7 @@ class Graph:
         ``(P, n)``, Wigner matrices of the pairs' frames; like the next three, constants of the
         positions that a model has worked out (`HamiltonianModel.prepare`), else None.
     hopping_scale
-        ``(n_target,)``, scale of what the network says of hopping blocks of that distance.
+        ``(n_target,)``, eV, scale of what a network says of blocks of pairs of that distance.
     baseline_hopping, baseline_onsite
         Two-centre baseline, flat, eV, in the layout of the labels.
     H_hopping, H_onsite
@@ -134,7 +134,7 @@ class Graph:
         bounds = torch.tensor([start, stop], device=self.edge_pair.device)
         first, last = torch.searchsorted(self.edge_pair, bounds).tolist()
         pairs = {key: getattr(self, key)[start:stop] for key in _OF_PAIRS}
-        prepared = {
+        prepared: dict[str, Any] = {
             key: None if value is None else value[start:stop]
             for key, value in (("wigner", self.wigner), ("hopping_scale", self.hopping_scale))
         }

@@ -49,20 +49,25 @@ def disk_bytes(graph: Graph, n_operator: int) -> float:
 def estimate(structure: PartedStructure) -> Estimate:
     """Time one chunk of pairs of the first part of a structure and extrapolate."""
     predictor, whole = structure.predictor, structure.graph
-    names = ("H", "S") if structure.overlaps.kind == "learned" else ("H",)
     graph = structure.part(0).graph
     size = min(predictor.chunk or graph.n_pair, graph.n_pair)
-    nodes, both = (_seconds(predictor, graph.part(0, n), names) for n in (0, size))
+    nodes, both = (_seconds(predictor, graph.part(0, n), structure.names) for n in (0, size))
     share = graph.n_pair / max(size, 1)
     seconds = structure.n_part * (nodes + max(both - nodes, 0.0) * share)
     n_operator = 1 if structure.overlaps.kind == "none" else 2
     disk = disk_bytes(whole, n_operator)
     features = predictor.network.bytes_per_edge * len(graph.edge_pair)
+    whole_S = structure.overlaps.kind in ("file", "orbitals")  # in memory at once, and its half
     return Estimate(
         n_atom=whole.n_atom,
         n_pair=whole.n_pair,
         seconds=seconds + disk / _WRITING,
-        memory=_PROGRAM + len(predictor.networks) * features + _PAIR * whole.n_pair,
+        memory=(
+            _PROGRAM
+            + len(predictor.networks) * features
+            + _PAIR * whole.n_pair
+            + whole_S * 1.5 * disk / n_operator
+        ),
         disk=disk,
     )
 
@@ -89,7 +94,6 @@ def check_disk(folder: Path, needed: float) -> None:
 def _seconds(predictor: Predictor, part: Graph, names: Sequence[str]) -> float:
     """Time a part of a graph, after a first pass that sets up what is kept."""
     start = 0.0
-    part = part.to(predictor.device)
     for _ in range(2):
         start = time.perf_counter()
         for name in names:

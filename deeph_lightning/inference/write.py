@@ -71,12 +71,12 @@ class PartedStructure:
         n_halo = len(is_own) - int(is_own.sum())
         for name in self.names:
             for piece in self.predictor.stream(part.graph, name):
-                start, stop, values, spread = piece[1:]
-                if start == 0:  # atoms
-                    values, spread = values[wanted], spread[is_own] if len(spread) else spread
-                    yield Piece(name, 0, stop - n_halo, values, spread)
+                if piece.start > 0:  # pairs
+                    yield piece._replace(start=piece.start - n_halo, stop=piece.stop - n_halo)
                 else:
-                    yield Piece(name, start - n_halo, stop - n_halo, values, spread)
+                    spread = piece.spread[is_own] if len(piece.spread) else piece.spread
+                    values, stop = piece.values[wanted], piece.stop - n_halo
+                    yield piece._replace(stop=stop, values=values, spread=spread)
 
     def rows(self, n: int) -> tuple[NDArray[np.int64], ...]:
         """Return R, i, j of the rows of a part: own atoms, then target pairs."""
@@ -162,7 +162,8 @@ class PartedStructure:
             for n, pieces in self._parts(exchange, ranks):
                 rows = self.rows(n)
                 place = files["H"].pairs.locate_rows(*rows)
-                row = pairs.locate_rows(*rows) if spread is not None else place
+                if spread is not None:
+                    row = pairs.locate_rows(*rows)
                 for name, start, stop, values, deviation in pieces:
                     files[name].put(place[start:stop], values)
                     if spread is not None and len(deviation):
@@ -222,7 +223,7 @@ def _rows(
 
 def _left(exchange: Path, n: int) -> Iterator[Piece]:
     """Yield the pieces of a part that another process has left, and remove them."""
-    for path in exchange.glob(f"{n}_*.npz"):
+    for path in sorted(exchange.glob(f"{n}_*.npz")):
         with np.load(path, allow_pickle=False) as arrays:
             name, start, stop, values, spread = (arrays[key] for key in Piece._fields)
         path.unlink()

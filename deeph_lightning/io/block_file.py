@@ -18,7 +18,7 @@ from deeph_lightning.core.ragged import (
     put_blocks,
     take_blocks,
 )
-from deeph_lightning.errors import PhysicsError
+from deeph_lightning.errors import PhysicsError, ShapeError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +50,11 @@ class BlockFile:
     ------
     OSError
         There is no room for the file, which is taken up at once.
+
+    Attributes
+    ----------
+    pairs
+        All pairs of the file, both of every couple, sorted.
     """
 
     def __init__(self, path: Path, atoms: Atoms, basis: OrbitalBasis, pairs: PairTable) -> None:
@@ -82,19 +87,31 @@ class BlockFile:
 
     def add(self, op: Operator) -> None:
         """Write the blocks of a half operator on some of the pairs, and their partners."""
-        place, largest = self.pairs.locate(op.pairs), int(np.diff(op.offsets).max(initial=0))
-        for part in chunks(len(place), largest):
-            start, stop = op.offsets[[part.start, part.stop]]
-            self.put(place[part], op.values[start:stop])
+        self.put(self.pairs.locate(op.pairs), op.values)
 
     def put(self, place: IntArray, values: NDArray[np.floating[Any]]) -> None:
-        """Write flat blocks of some rows of `pairs`, and their partners.
+        """Write flat blocks of some rows of the file's `pairs`, and their partners.
 
         Raises
         ------
+        ShapeError
+            The blocks hold another number of values.
         PhysicsError
             A value is not finite.
         """
+        shapes = self.shapes[place]
+        offsets = block_offsets(shapes)
+        if len(values) != offsets[-1]:
+            raise ShapeError(
+                f"structure '{self.name}': {len(place)} blocks hold {len(values)} values, "
+                f"expected {offsets[-1]}"
+            )
+        largest = int(np.diff(offsets).max(initial=0))
+        for part in chunks(len(place), largest):
+            start, stop = offsets[[part.start, part.stop]]
+            self._put(place[part], values[start:stop])
+
+    def _put(self, place: IntArray, values: NDArray[np.floating[Any]]) -> None:
         shapes = self.shapes[place]
         offsets = block_offsets(shapes)
         is_bad = ~np.isfinite(values)
@@ -103,7 +120,8 @@ class BlockFile:
             raise PhysicsError(
                 f"structure '{self.name}', pair {self.pairs.describe(place[n])}: the block "
                 "holds values that are not finite. Nothing is written. Predict in fp64, or "
-                "train the network anew."
+                "train the network anew.",
+                structure=self.name,
             )
         rows, index = np.unique(
             np.concatenate((place, self.pairs.partner[place])), return_inverse=True

@@ -135,18 +135,23 @@ class HamiltonianModel(nn.Module):
     def stream(self, graph: Graph, chunk: int | None = None) -> Iterator[Tensor]:
         """Yield the blocks, flat, eV: of target pairs in their order, onsite ones at last.
 
-        With `chunk` that many pairs are worked on at a time, and their blocks are one piece, if
-        the network can do with less than all of them at once: the same result in less memory.
+        With `chunk` hopping blocks come in pieces, one for each of `parts`: the same result in
+        less memory.
         """
         raise NotImplementedError
 
+    @staticmethod
+    def parts(graph: Graph, chunk: int | None) -> list[Graph]:
+        """Cut a graph into parts of at most `chunk` pairs, in their order."""
+        n = graph.n_pair
+        if chunk is None or n <= chunk:
+            return [graph]
+        return [graph.part(start, min(start + chunk, n)) for start in range(0, n, chunk)]
+
     def forward(self, graph: Graph) -> dict[str, Tensor]:
         """Predict the blocks of all onsite and target pairs, flat, eV."""
-        *hopping, onsite = self.stream(graph)
-        return {
-            "H_onsite": onsite,
-            "H_hopping": hopping[0] if len(hopping) == 1 else torch.cat(hopping),
-        }
+        hopping, onsite = self.stream(graph)
+        return {"H_onsite": onsite, "H_hopping": hopping}
 
     @torch.no_grad()
     def prepare(self, graph: Graph) -> Graph:

@@ -292,19 +292,15 @@ class DeepHE3(HamiltonianModel):
         if self.statistics:
             super().fit_statistics(graphs, overlap_graphs)
 
-    def stream(
-        self,
-        graph: Graph,
-        chunk: int | None = None,  # noqa: ARG002
-    ) -> Iterator[Tensor]:
-        """Yield the blocks of all target pairs, flat, eV, then those of all atoms.
+    def stream(self, graph: Graph, chunk: int | None = None) -> Iterator[Tensor]:
+        """Yield the blocks, flat, eV: of target pairs in their order, onsite ones at last.
 
-        Every pair has features that all updates need, so that there is nothing to cut into
-        chunks: the whole graph is worked on at once.
+        Every pair has features that all updates need, so that only the read-out can be cut
+        into chunks.
         """
         with full_precision(graph.pair_vector):
             frames, distance = self.geometry(graph)
-        n_atom, n_pair, n = graph.n_atom, graph.n_pair, graph.n_target
+        n_atom, n_pair = graph.n_atom, graph.n_pair
         itself = torch.arange(n_atom, device=graph.species.device)
         length = torch.cat([distance, distance, distance.new_zeros(n_atom)])
         edges = self._edges(graph, frames, length, itself)
@@ -330,9 +326,17 @@ class DeepHE3(HamiltonianModel):
             summed = messages.sum(edge.index_select(0, messages.index))
         else:
             summed = edge[2 * n_pair :]
-        one, two = (self.layouts[1].widen(edge[start : start + n]) for start in (0, n_pair))
-        hidden = rotate_to_edges(one, two, frames.first(n), self.layouts[1])
-        yield self.read_hopping(graph, hidden, frames.first(n), distance[:n])
+        first = 0
+        for part in self.parts(graph, chunk):
+            with full_precision(part.pair_vector):
+                frames, distance = self.geometry(part)
+            n = part.n_target
+            frames, distance = frames.first(n), distance[:n]
+            ends = (edge[start + first : start + first + n] for start in (0, n_pair))
+            one, two = (self.layouts[1].widen(x) for x in ends)
+            hidden = rotate_to_edges(one, two, frames, self.layouts[1])
+            yield self.read_hopping(part, hidden, frames, distance)
+            first += n
         yield self.read_onsite(graph, x, summed)
 
     def _envelope(self, length: Tensor) -> Tensor:

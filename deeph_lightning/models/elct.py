@@ -291,10 +291,7 @@ class ELCT(HamiltonianModel):
         With `chunk` that many pairs are worked on at a time: what grows with the structure are
         the features of nodes and of message edges.
         """
-        n, size = graph.n_pair, chunk or max(graph.n_pair, 1)
-        parts = [graph] if n <= size else [
-            graph.part(start, min(start + size, n)) for start in range(0, n, size)
-        ]  # fmt: skip
+        parts = self.parts(graph, chunk)
         kept = [self.message_edges(graph)] if len(parts) == 1 else None
 
         def edges() -> Iterable[MessageEdges]:  # frames of many parts are not kept

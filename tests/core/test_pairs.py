@@ -70,6 +70,12 @@ def test_locate_and_union(first: int, second: int, limits: tuple[int, int]) -> N
     assert [tuple(row) for row in a.union(b).rows.tolist()] == sorted(both)
 
 
+def test_rows_of_any_order_are_located() -> None:
+    table, _ = PairTable.from_arrays([[0, 0, 0], [1, 0, 0], [0, 0, -2]], [0, 1, 1], [0, 0, 1])
+    rows = [[1, 0, 0], [0, 1, 0], [0, 0, 0]], [1, 0, 0], [0, 0, 0]
+    np.testing.assert_array_equal(table.locate_rows(*rows), [1, -1, 0])
+
+
 def test_tables_are_immutable_and_copy_their_input() -> None:
     R = np.zeros((1, 3), dtype=np.int64)
     table = PairTable(R, [0], [1])

@@ -354,6 +354,7 @@ def test_chunks_of_pairs_change_nothing(file: Path, chunk: int, dtype: torch.dty
         expected = model(graph)
         for one in (graph, model.prepare(graph)):
             *hopping, onsite = model.stream(one, chunk)
+            assert len(hopping) == -(-graph.n_pair // chunk)  # alike for all: ensembles
             found = {"H_onsite": onsite, "H_hopping": torch.cat(hopping)}
             for key, value in expected.items():
                 error = (found[key] - value).abs().max() / value.abs().max()
