@@ -5,8 +5,8 @@
 
 Each structure is predicted by the command itself, in a process of its own, files included; the
 peak memory is that of the process. Before each a cell of 28 atoms is predicted; the median of
-these times is the start, which the fit leaves out. Prints one table; ``--json`` writes its
-numbers.
+these times is the start, which the fit leaves out. The sizes take turns, `--repeat` times, and
+medians count. Prints one table; ``--json`` writes its numbers.
 """
 
 from __future__ import annotations
@@ -32,12 +32,20 @@ def main() -> None:
     parser.add_argument("--checkpoint", required=True, help="run folder or .ckpt file")
     parser.add_argument("--m", type=int, nargs="+", default=[9, 14, 20, 30],
                         help="twisted bilayers of r = 1")  # fmt: skip
+    parser.add_argument("--repeat", type=int, default=3, help="predictions of each size")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, help="file for the numbers")
     options = parser.parse_args()
-    rows = [measure(m, options.checkpoint, options.threads) for m in options.m]
+    every = [
+        [measure(m, options.checkpoint, options.threads) for m in options.m]
+        for _ in range(options.repeat)
+    ]
+    rows = [
+        {key: float(np.median([row[key] for row in same])) for key in same[0]}
+        for same in zip(*every, strict=True)
+    ]
     sizes = np.array([row["atoms"] for row in rows], dtype=float)
-    start = np.median([row["start_seconds"] for row in rows])  # the same for all sizes
+    start = np.median([[row["start_seconds"] for row in turn] for turn in every])
     seconds = np.array([row["seconds"] for row in rows]) - start
     exponent = (
         float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0]) if len(rows) > 1 else None
@@ -82,7 +90,7 @@ def table(rows: list[dict[str, float]], exponent: float | None) -> Table:
     """Lay out the measurements."""
     header = ["atoms", "seconds", "of them to start", "peak RSS (GB)", "output (GB)"]
     keys = ("seconds", "start_seconds", "peak_rss_GB", "output_GB")
-    cells = [[f"{row['atoms']}", *(f"{row[key]:.2f}" for key in keys)] for row in rows]
+    cells = [[f"{row['atoms']:.0f}", *(f"{row[key]:.2f}" for key in keys)] for row in rows]
     note = "" if exponent is None else f"Time without the start grows as atoms^{exponent:.3f}."
     return Table("Prediction of twisted bilayers, files included", header, cells, note)
 
