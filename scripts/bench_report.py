@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,22 @@ def in_turns(
     What else the machine does strikes all of them. A call that is not timed comes before each
     that is, so that caches and memory are those of a process that does nothing else.
     """
-    times: dict[str, list[float]] = {name: [] for name in calls}
+
+    def once(call: Callable[[], object]) -> float:
+        call()
+        return seconds(call, device)
+
+    return take_turns({name: partial(once, call) for name, call in calls.items()}, repeat)
+
+
+def take_turns(
+    clocks: Mapping[str, Callable[[], float]], repeat: int
+) -> dict[str, list[float]]:
+    """Read clocks `repeat` times, one after the other, after warm-up; s."""
+    times: dict[str, list[float]] = {name: [] for name in clocks}
     for n in range(WARMUP + repeat):
-        for name, call in calls.items():
-            call()
-            span = seconds(call, device)
+        for name, clock in clocks.items():
+            span = clock()
             if n >= WARMUP:
                 times[name].append(span)
     return times

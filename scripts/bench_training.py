@@ -23,11 +23,12 @@ import statistics
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from bench_report import WARMUP, Table, report, seconds, shipped_batch, training_step
+from bench_report import Table, report, seconds, shipped_batch, take_turns, training_step
 
 from deeph_lightning.data.graph import Graph, collate
 from deeph_lightning.inference.predict import find_device
@@ -35,9 +36,8 @@ from deeph_lightning.models.base import HamiltonianModel
 
 #: Length of a turn, s.
 TURN_S = 2.0
-#: What a process times, by key, and where.
-_CALLS: dict[str, Callable[[], object]] = {}
-_DEVICE: list[torch.device] = []
+#: What a process times, by key: calls that return seconds.
+_CLOCKS: dict[str, Callable[[], float]] = {}
 
 
 def main() -> None:
@@ -64,7 +64,8 @@ def main() -> None:
             for name, process in processes.items()
         }
         for key in ("step_s", "prediction_s"):
-            for name, times in take_turns(key, processes, options.repeat).items():
+            clocks = {name: partial(turn_of, of, key) for name, of in processes.items()}
+            for name, times in take_turns(clocks, options.repeat).items():
                 about[name][key] = statistics.median(times)
                 about[name][f"{key}_quartiles"] = statistics.quantiles(times, n=4)
 
@@ -95,9 +96,9 @@ def set_up(name: str, options: argparse.Namespace) -> dict[str, Any]:
     model, graphs = shipped_batch(name, options.batch)
     step = training_step(model, graphs, device, is_mixed=is_mixed)
     memory = peak_memory(step, device)
-    _CALLS["step_s"] = step
-    _CALLS["prediction_s"] = prediction(model, collate(graphs).to(device), is_mixed=is_mixed)
-    _DEVICE.append(device)
+    predict = prediction(model, collate(graphs).to(device), is_mixed=is_mixed)
+    _CLOCKS["step_s"] = partial(seconds, step, device)
+    _CLOCKS["prediction_s"] = partial(seconds, predict, device)
     return {
         "device": str(device),
         "threads": torch.get_num_threads(),
@@ -112,24 +113,16 @@ def set_up(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def turn(key: str) -> float:
     """Make a call of this process again and again; return its median time, s."""
-    _CALLS[key]()
+    _CLOCKS[key]()
     times: list[float] = []
     while sum(times) < TURN_S:
-        times.append(seconds(_CALLS[key], _DEVICE[0]))
+        times.append(_CLOCKS[key]())
     return statistics.median(times)
 
 
-def take_turns(
-    key: str, processes: dict[str, ProcessPoolExecutor], repeat: int
-) -> dict[str, list[float]]:
-    """Return the times of every process's turns, after warm-up, s."""
-    times: dict[str, list[float]] = {name: [] for name in processes}
-    for n in range(WARMUP + repeat):
-        for name, process in processes.items():
-            span = process.submit(turn, key).result()
-            if n >= WARMUP:
-                times[name].append(span)
-    return times
+def turn_of(process: ProcessPoolExecutor, key: str) -> float:
+    """Let a process have its turn."""
+    return process.submit(turn, key).result()
 
 
 def float32_error(model: HamiltonianModel, graph: Graph) -> float:

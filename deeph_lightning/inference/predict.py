@@ -216,9 +216,8 @@ class Predictor:
             streams = (network.stream(graph, self.chunk) for network in self.networks)
             yield from zip(*streams, strict=True)
             return
-        n, size = graph.n_target, self.chunk or max(graph.n_target, 1)
-        for start in range(0, n, size):
-            yield (self.network.overlap_hopping(graph.part(start, min(start + size, n))),)
+        for part in self.network.parts(graph, self.chunk):
+            yield (self.network.overlap_hopping(part),)
         yield (self.network.overlap.onsite(graph),)
 
     def departures(self, atoms: Atoms) -> list[Departure]:

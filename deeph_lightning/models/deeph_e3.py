@@ -328,15 +328,13 @@ class DeepHE3(HamiltonianModel):
             summed = edge[2 * n_pair :]
         first = 0
         for part in self.parts(graph, chunk):
-            with full_precision(part.pair_vector):
-                frames, distance = self.geometry(part)
-            n = part.n_target
-            frames, distance = frames.first(n), distance[:n]
-            ends = (edge[start + first : start + first + n] for start in (0, n_pair))
+            last = first + part.n_target
+            ends = (edge[start + first : start + last] for start in (0, n_pair))
             one, two = (self.layouts[1].widen(x) for x in ends)
-            hidden = rotate_to_edges(one, two, frames, self.layouts[1])
-            yield self.read_hopping(part, hidden, frames, distance)
-            first += n
+            local = frames.part(first, last)
+            hidden = rotate_to_edges(one, two, local, self.layouts[1])
+            yield self.read_hopping(part, hidden, local, distance[first:last])
+            first = last
         yield self.read_onsite(graph, x, summed)
 
     def _envelope(self, length: Tensor) -> Tensor:

@@ -353,7 +353,7 @@ class ELCT(HamiltonianModel):
         n = graph.n_target
         with full_precision(graph.pair_vector):
             frames, distance = self.geometry(graph)
-        frames, distance = frames.first(n), distance[:n]
+        frames, distance = frames.part(0, n), distance[:n]
         embedding = self.pair_embedding(self.species_pair(graph)[:n])
         gaussians = self.radial_basis(distance).to(self.dtype) + embedding
         ends = torch.cat([graph.pair_i[:n], graph.pair_j[:n]])

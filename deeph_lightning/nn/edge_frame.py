@@ -88,11 +88,11 @@ class EdgeFrames:
         """Keep the frames of some pairs."""
         return EdgeFrames([block.index_select(0, pair) for block in self.blocks])
 
-    def first(self, n_pair: int) -> EdgeFrames:
-        """Keep the frames of the first pairs."""
-        if n_pair == self.blocks[0].shape[0]:
+    def part(self, start: int, stop: int) -> EdgeFrames:
+        """Keep the frames of the pairs from `start` to `stop`."""
+        if start == 0 and stop == self.blocks[0].shape[0]:
             return self
-        return EdgeFrames([block[:n_pair] for block in self.blocks])
+        return EdgeFrames([block[start:stop] for block in self.blocks])
 
     def slab(self, l_first: int, l_last: int) -> tuple[Tensor, Tensor]:
         """Dense matrices ``(P, rows, columns)`` of degrees l_first..l_last, both directions.

@@ -311,7 +311,7 @@ def test_mixed_precision_keeps_the_heads_exact(file: Path) -> None:
 def _frames(model: HamiltonianModel, graph: Graph) -> tuple[list[torch.Tensor], torch.Tensor]:
     frames, distance = model.geometry(graph)
     n = graph.n_target
-    return frames.first(n).blocks, distance[:n]
+    return frames.part(0, n).blocks, distance[:n]
 
 
 @every_model
