@@ -30,7 +30,7 @@ from deeph_lightning.data.store import (
     write_record,
 )
 from deeph_lightning.errors import ConfigError
-from deeph_lightning.io.parallel import progress_bar, work_on
+from deeph_lightning.io.parallel import progress_bar, refuse_unguarded_script, work_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -79,6 +79,7 @@ def prepare_store(
     ConfigError
         The folder cannot be written, or an option is out of range.
     """
+    refuse_unguarded_script()
     path = Path(path)
     if r_target_max is not None and not r_target_max > 0:
         raise ConfigError(

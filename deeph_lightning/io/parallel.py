@@ -32,6 +32,25 @@ def count_workers(n_worker: int | None, n_task: int) -> int:
     return min(n_worker, n_task)
 
 
+def refuse_unguarded_script() -> None:
+    """Refuse work in a process that is only just importing the script that started it.
+
+    Such a process would wait for the work of the one that started it, and that one for it.
+
+    Raises
+    ------
+    ConfigError
+        The script does its work when it is imported, too.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise ConfigError(
+            "this script starts its work again in each process that it starts. Put what it "
+            "does below the line  if __name__ == '__main__':  (or use one process: "
+            "n_worker=1)",
+            key="n_worker",
+        )
+
+
 def work_on(
     work: Callable[[Any, Task], Result],
     shared: Any,
@@ -54,8 +73,10 @@ def work_on(
     Raises
     ------
     ConfigError
-        A process was killed, as by a system that is out of memory.
+        A process was killed, as by a system that is out of memory; a script does its work
+        when it is imported, too.
     """
+    refuse_unguarded_script()
     count = count_workers(n_worker, len(tasks))
     if count < 2:
         for task in tasks:
@@ -70,8 +91,9 @@ def work_on(
                 yield futures[future], future.result()
         except BrokenProcessPool:
             msg = (
-                f"one of {count} processes ended without a word; most likely memory ran out. "
-                f"What is done is kept: repeat the command with fewer processes (n_worker)."
+                f"one of {count} processes ended. If it did without a word (see above), most "
+                f"likely memory ran out. What is done is kept: repeat the command with fewer "
+                f"processes (n_worker)."
             )
             raise ConfigError(msg, key="n_worker") from None
         finally:

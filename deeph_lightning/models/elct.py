@@ -366,11 +366,7 @@ class ELCT(HamiltonianModel):
             near = EdgeTensor(*(x.index_select(1, known) for x in near))
         mixed, extra = self.head_mix(own)
         mixed_near, extra_near = self.head_pair(near)
-        total = [
-            far.index_add(1, short, close.to(far))
-            for far, close in zip((*mixed, extra), (*mixed_near, extra_near), strict=True)
-        ]
-        hidden, _ = self.head_activation(
-            EdgeTensor(*total[:2]), total[2], self.head_radial(gaussians)
-        )
+        for far, close in zip((*mixed, extra), (*mixed_near, extra_near), strict=True):
+            far.index_add_(1, short, close.to(far))
+        hidden, _ = self.head_activation(mixed, extra, self.head_radial(gaussians))
         return self.read_hopping(graph, hidden, frames, distance)

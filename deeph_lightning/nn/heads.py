@@ -17,7 +17,6 @@ from deeph_lightning.nn.baseline import TwoCentreBaseline
 from deeph_lightning.nn.coupling import BlockCoupling
 from deeph_lightning.nn.edge_frame import reversal_signs
 from deeph_lightning.nn.layout import EdgeTensor, Layout
-from deeph_lightning.nn.node import degree_view
 from deeph_lightning.nn.overlap import TwoCentreOverlap
 from deeph_lightning.nn.so2 import SO2Linear
 
@@ -79,7 +78,7 @@ class HoppingHead(nn.Module):
         if scale is None:
             scale = self.distance_scale(graph, distance, baseline)
         for (a, b), coupling, start, stop in self._types(graph):
-            part = EdgeTensor(features.zero[:, start:stop], features.rest[:, start:stop])
+            part = features.part(start, stop)
             coefficients, _ = self.readouts[f"{a}_{b}"](part)
             fitted = baseline.pairs[f"{a}_{b}"]
             matrix = getattr(self, f"matrix_{a}_{b}") * fitted.relative_scale()[:, None]
@@ -177,9 +176,9 @@ def _exchange_matrices(coupling: BlockCoupling, *, same_species: bool) -> tuple[
 def _edge_blocks(coefficients: EdgeTensor, matrix: Tensor) -> Tensor:
     """Blocks ``(P, n)`` in the edge frame; `matrix` ``(2, rows, n)`` in the exchange basis."""
     zero, rest = coefficients
-    sizes = [zero.shape[-1], 2 * rest.shape[-1]]
-    parts = [x for n in range(2) for x in (zero[n], rest[n].flatten(1))]
-    rows = [x for n in range(2) for x in matrix[n].split(sizes)]
+    parts = [*zero.unbind(), *rest.flatten(2).unbind()]
+    rows = matrix.split([zero.shape[-1], 2 * rest.shape[-1]], 1)
+    rows = [row for part in rows for row in part]
     block = parts[0] @ rows[0]
     for part, row in zip(parts[1:], rows[1:], strict=True):
         block = torch.addmm(block, part, row)
@@ -290,28 +289,37 @@ class OnsiteHead(nn.Module):
 
 
 class ComponentReadout(nn.Module):
-    """Node features to the coupled components of an onsite block, degree by degree."""
+    """Node features to the coupled components of an onsite block, degree by degree.
+
+    The components are few: one product with the maps of all degrees in one matrix.
+    """
 
     def __init__(self, layout: Layout, coupling: BlockCoupling, gain: float = 0.1) -> None:
         super().__init__()
-        self.layout, self.sections = layout, coupling.sections
+        self.shape = layout.node_size, coupling.node_matrix.shape[0]
         self.weights = nn.ParameterDict()
-        for parity, L, count, _ in self.sections:
-            counts = getattr(layout, parity)
-            n_in = counts[L] if len(counts) > L else 0
-            if n_in:
-                bound = gain * (3.0 / n_in) ** 0.5
-                matrix = torch.empty(n_in, count).uniform_(-bound, bound)
-                self.weights[f"{parity}_{L}"] = nn.Parameter(matrix)
+        places, sources, n_weight = [], [], 0  # of the weights, in the matrix and among them
+        for parity, L, count, first in coupling.sections:
+            if (parity, L) not in layout.degrees:
+                continue
+            columns = layout.degree_columns(parity, L)
+            n_in = sum(n for _, n in columns)
+            bound = gain * (3.0 / n_in) ** 0.5
+            matrix = torch.empty(n_in, count).uniform_(-bound, bound)
+            self.weights[f"{parity}_{L}"] = nn.Parameter(matrix)
+            source = n_weight + torch.arange(n_in * count)
+            n_weight += n_in * count
+            for row in range(2 * L + 1):
+                rows = [torch.arange(n) + start + row * n for start, n in columns]
+                column = first + row * count + torch.arange(count)
+                places.append((torch.cat(rows)[:, None] * self.shape[1] + column).flatten())
+                sources.append(source)
+        self.register_buffer("place", torch.cat(places), persistent=False)
+        self.register_buffer("source", torch.cat(sources), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(A, F)`` to ``(A, n)``, the order of the coupling's sections."""
-        parts = []
-        for parity, L, count, _ in self.sections:
-            name = f"{parity}_{L}"
-            if name in self.weights:
-                part = degree_view(x, self.layout, parity, L) @ self.weights[name]
-                parts.append(part.flatten(1))
-            else:
-                parts.append(x.new_zeros(len(x), (2 * L + 1) * count))
-        return torch.cat(parts, -1)
+        weights = torch.cat([weight.flatten() for weight in self.weights.values()])
+        matrix = weights.new_zeros(self.shape[0] * self.shape[1])
+        matrix = matrix.index_copy(0, self.place, weights.index_select(0, self.source))
+        return x @ matrix.view(self.shape)

@@ -31,6 +31,12 @@ class EdgeTensor(NamedTuple):
     zero: Tensor
     rest: Tensor
 
+    def part(self, start: int, stop: int) -> EdgeTensor:
+        """Keep the pairs from `start` to `stop`."""
+        if start == 0 and stop == self.zero.shape[1]:
+            return self
+        return EdgeTensor(self.zero[:, start:stop], self.rest[:, start:stop])
+
 
 class Tower(NamedTuple):
     """Channels that share a range of degrees."""
@@ -92,6 +98,16 @@ class Layout:
                         towers.append(Tower(parity, degrees[start], degrees[k - 1], high - low))
                         start = k
         return towers
+
+    @property
+    def degrees(self) -> list[tuple[str, int]]:
+        """Parity and degree of every irrep that has channels."""
+        return [
+            (parity, l)
+            for parity in ("natural", "unnatural")
+            for l, count in enumerate(getattr(self, parity))
+            if count
+        ]
 
     @property
     def node_size(self) -> int:

@@ -117,15 +117,14 @@ class SO2Linear(nn.Module):
     def forward(self, *inputs: EdgeTensor) -> tuple[EdgeTensor, Tensor]:
         """Return the image and the extra invariants ``(2, P, extra)``, exchange basis."""
         n_pair = inputs[0].zero.shape[1]
-        rests = [edge.rest.reshape(2, 2 * n_pair, edge.rest.shape[-1]) for edge in inputs]
+        rests = [edge.rest for edge in inputs]
         if not self.o3:
-            rests += [_turn(rest, n_pair) for rest in rests]
+            rests += [_turn(rest) for rest in rests]
         tensors = [edge.zero for edge in inputs] + rests
-        n_rest = sum(self.layout_out.rest_sizes)
         sizes = (
             (n_pair, sum(self.layout_out.zero_sizes)),
             (n_pair, self.extra),
-            (2 * n_pair, n_rest),
+            (n_pair, 2, sum(self.layout_out.rest_sizes)),
         )
         weights = list(self.weights)
         device = inputs[0].zero.device.type
@@ -135,7 +134,7 @@ class SO2Linear(nn.Module):
         with full_precision(tensors[0]):
             out = _Products.apply(self.products, sizes, len(tensors), *tensors, *weights)
         zero, extra, rest = out
-        return EdgeTensor(zero, rest.view(2, n_pair, 2, n_rest)), extra
+        return EdgeTensor(zero, rest), extra
 
 
 class _Products(torch.autograd.Function):
@@ -143,12 +142,13 @@ class _Products(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, products, sizes, n_tensor, *args):
-        tensors, weights = args[:n_tensor], args[n_tensor:]
+        tensors, weights = [_rows(x) for x in args[:n_tensor]], args[n_tensor:]
         ctx.products, ctx.n_tensor = products, n_tensor
         ctx.save_for_backward(*args)
-        outputs = [tensors[0].new_empty(2, *size) for size in sizes]
+        outputs = [args[0].new_empty(2, *size) for size in sizes]
+        flat = [_rows(x) for x in outputs]
         for tensor, start, size, sources in products:
-            out = outputs[tensor][..., start : start + size]
+            out = flat[tensor][..., start : start + size]
             if not sources:
                 out.zero_()
             for n, (number, first, n_in, weight) in enumerate(sources):
@@ -162,8 +162,9 @@ class _Products(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, *grads):
-        tensors = ctx.saved_tensors[: ctx.n_tensor]
+        tensors = [_rows(x) for x in ctx.saved_tensors[: ctx.n_tensor]]
         weights = ctx.saved_tensors[ctx.n_tensor :]
+        grads = [_rows(grad) for grad in grads]
         grad_tensors = [torch.empty_like(x) for x in tensors]
         grad_weights: list[Tensor | None] = [None] * len(weights)
         written: list[set[tuple[int, int]]] = [set() for _ in tensors]
@@ -181,7 +182,13 @@ class _Products(torch.autograd.Function):
         for grad, ranges in zip(grad_tensors, written, strict=True):
             for first, stop in _gaps(ranges, grad.shape[-1]):
                 grad[..., first:stop].zero_()
-        return None, None, None, *grad_tensors, *grad_weights
+        shaped = zip(grad_tensors, ctx.saved_tensors, strict=False)
+        return None, None, None, *(g.view(x.shape) for g, x in shaped), *grad_weights
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Both mirror parities of every pair as rows, ``(2, rows, columns)``."""
+    return x.flatten(1, -2)
 
 
 def _gaps(ranges: set[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
@@ -197,6 +204,10 @@ def _gaps(ranges: set[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
 
 def _starts(sizes: Sequence[int]) -> list[int]:
     return [sum(sizes[:n]) for n in range(len(sizes))]
+
+
+#: First column, first gate, length.
+_Range = tuple[int, int, int]
 
 
 class EdgeActivation(nn.Module):
@@ -219,8 +230,7 @@ class EdgeActivation(nn.Module):
         super().__init__()
         self.n_natural, self.n_unnatural = layout.zero_sizes
         self.n_logit = n_logit
-        zero_gate, self.rest_gates, self.n_gate = _gate_ranges(layout)
-        self.register_buffer("zero_gate", torch.tensor(zero_gate).long(), persistent=False)
+        self.zero_gates, self.rest_gates, self.n_gate = _gate_ranges(layout)
         self.radial = nn.Linear(n_radial, self.n_natural + self.extra)
 
     @property
@@ -236,17 +246,14 @@ class EdgeActivation(nn.Module):
         bias, bias_extra = self.radial(radial).split([self.n_natural, self.extra], -1)
         zero = exchange(nn.functional.silu(exchange(natural) + bias))
         gate, logit = (exchange(extra) + bias_extra).split([self.n_gate, self.n_logit], -1)
-        gate = exchange(torch.sigmoid(gate))
-        rest = _Gate.apply(edge.rest, gate.to(edge.rest), self.rest_gates)
-        if self.n_unnatural:
-            own = gate.index_select(-1, self.zero_gate).to(unnatural)
-            opened = _Gate.apply(unnatural[:, :, None], own, [(0, 0, self.n_unnatural)])
-            zero = torch.cat([zero, opened[:, :, 0]], -1)
-        return EdgeTensor(zero, rest), logit
+        gate = exchange(torch.sigmoid(gate)).to(edge.rest)
+        ranges = self.zero_gates, self.rest_gates
+        unnatural, rest = _Gates.apply(unnatural[:, :, None], edge.rest, gate, ranges)
+        return EdgeTensor(torch.cat([zero, unnatural[:, :, 0]], -1), rest), logit
 
 
-def _gate_ranges(layout: Layout) -> tuple[list[int], list[tuple[int, int, int]], int]:
-    """Gate of each unnatural m = 0 column, which gates open which columns of `rest`, number.
+def _gate_ranges(layout: Layout) -> tuple[list[_Range], list[_Range], int]:
+    """Which gates open the unnatural m = 0 columns and those of `rest`, and their number.
 
     Gates are numbered like the columns of order m = 1, then the pseudoscalars; ranges are
     ``(first column, first gate, length)``.
@@ -269,7 +276,7 @@ def _gate_ranges(layout: Layout) -> tuple[list[int], list[tuple[int, int, int]],
         for slab, gate in zip(layout.slabs, first_gate, strict=True)
         for n, first in slab.towers
     }
-    zero = []
+    zero, column = [], 0
     for n, (parity, l_first, l_last, channels) in enumerate(layout.towers):
         for l in range(l_first, l_last + 1) if parity == "unnatural" else ():
             slab, gate = place[n]
@@ -277,45 +284,54 @@ def _gate_ranges(layout: Layout) -> tuple[list[int], list[tuple[int, int, int]],
                 gate, n_gate = n_gate, n_gate + channels
             else:
                 gate += (l - max(slab.l_first, 1)) * slab.channels
-            zero += range(gate, gate + channels)
+            zero.append((column, gate, channels))
+            column += channels
     return zero, rest, n_gate
 
 
-class _Gate(torch.autograd.Function):
+class _Gates(torch.autograd.Function):
     """Multiply both directions by their gates; all in the exchange basis.
 
-    With sum s and difference d of a feature and G, g those of its gates the product has sum
-    ``G s + g d`` and difference ``g s + G d``.
+    Two tensors ``(2, P, rows, columns)``, gates ``(2, P, n_gate)``, and for each tensor which
+    gates open which columns, in the order of the columns.
     """
 
     @staticmethod
-    def forward(ctx, x, gate, ranges):
+    def forward(ctx, one, two, gate, ranges):
         ctx.ranges = ranges
-        ctx.save_for_backward(x, gate)
-        return _open(x, gate, ranges)
+        ctx.save_for_backward(one, two, gate)
+        return tuple(
+            _multiply(x, _spread(gate, of)) for x, of in zip((one, two), ranges, strict=True)
+        )
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
-        x, gate = ctx.saved_tensors
-        grad_gate = torch.zeros_like(gate)
-        for column, first, length in ctx.ranges:
-            s, d = x[..., column : column + length]
-            grad_s, grad_d = grad[..., column : column + length]
-            out = grad_gate[..., first : first + length]
-            out[0] += torch.addcmul(s * grad_s, d, grad_d).sum(1)
-            out[1] += torch.addcmul(d * grad_s, s, grad_d).sum(1)
-        return _open(grad, gate, ctx.ranges), grad_gate, None
+    def backward(ctx, *grads):
+        *tensors, gate = ctx.saved_tensors
+        grad_tensors, grad_gate = [], torch.zeros_like(gate)
+        for x, grad, ranges in zip(tensors, grads, ctx.ranges, strict=True):
+            grad_tensors.append(_multiply(grad, _spread(gate, ranges)))
+            summed = _multiply(x, grad).sum(2)
+            for column, first, length in ranges:
+                grad_gate[..., first : first + length] += summed[..., column : column + length]
+        return *grad_tensors, grad_gate, None
 
 
-def _open(x: Tensor, gate: Tensor, ranges: list[tuple[int, int, int]]) -> Tensor:
+def _spread(gate: Tensor, ranges: list[_Range]) -> Tensor:
+    """Gate of every column, ``(2, P, 1, columns)``."""
+    parts = [gate[..., first : first + length] for _, first, length in ranges]
+    return torch.cat([gate[..., :0], *parts], -1)[:, :, None]
+
+
+def _multiply(x: Tensor, y: Tensor) -> Tensor:
+    """Product for each direction of two tensors in the exchange basis.
+
+    Sums s, S and differences d, D give the sum ``s S + d D`` and the difference ``s D + d S``.
+    """
     out = torch.empty_like(x)
-    for column, first, length in ranges:
-        s, d = x[..., column : column + length]
-        G, g = gate[..., None, first : first + length]
-        total, difference = out[..., column : column + length]
-        torch.mul(s, G, out=total).addcmul_(d, g)
-        torch.mul(s, g, out=difference).addcmul_(d, G)
+    (s, d), (S, D), (total, difference) = x, y, out
+    torch.mul(s, S, out=total).addcmul_(d, D)
+    torch.mul(s, D, out=difference).addcmul_(d, S)
     return out
 
 
@@ -328,8 +344,9 @@ class _Exchange(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):  # noqa: ARG004
         out = torch.empty_like(x)
-        torch.add(x[0], x[1], out=out[0])
-        torch.sub(x[0], x[1], out=out[1])
+        (first, second), (total, difference) = x, out
+        torch.add(first, second, out=total)
+        torch.sub(first, second, out=difference)
         return out
 
     @staticmethod
@@ -337,7 +354,7 @@ class _Exchange(torch.autograd.Function):
         return _Exchange.apply(grad)
 
 
-def _turn(part: Tensor, n_pair: int) -> Tensor:
-    """Multiply ``(2, 2P, K)`` by the imaginary unit and swap sum and difference."""
-    even, odd = part.flip(0).view(2, n_pair, 2, -1).unbind(2)
-    return torch.stack([-odd, even], dim=2).view_as(part)
+def _turn(rest: Tensor) -> Tensor:
+    """Multiply ``(2, P, 2, K)`` by the imaginary unit and swap sum and difference."""
+    even, odd = rest.flip(0).unbind(2)
+    return torch.stack([-odd, even], dim=2)

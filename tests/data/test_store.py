@@ -269,6 +269,24 @@ def test_killed_build_goes_on(tmp_path: Path, n_worker: int) -> None:
     assert not folder.exists()
 
 
+def test_script_without_a_guard_is_refused(tmp_path: Path) -> None:
+    """Processes import the script that starts them: it must neither start again nor hang."""
+    script = tmp_path / "build.py"
+    guard = 'if __name__ == "__main__":'
+    assert guard in BUILD
+    script.write_text(BUILD.replace(guard, "if True:"))
+    found = subprocess.run(
+        [sys.executable, script, tmp_path / "toy.h5", tmp_path / "journal", "2"],
+        cwd=REPOSITORY,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert found.returncode != 0
+    assert "if __name__ == '__main__':" in found.stderr
+
+
 def test_pieces_of_other_data_are_not_used(tmp_path: Path) -> None:
     path, journal = tmp_path / "toy.h5", tmp_path / "journal"
     folder = tmp_path / "toy.h5.partial"
