@@ -33,6 +33,62 @@ class _Run(NamedTuple):
         """Number of components per channel."""
         return sum(2 * l + 1 for l in self.degrees)
 
+    def goes_on(self, parity: str, pieces_in: _Pieces, pieces_out: _Pieces) -> bool:
+        """Whether the channels of a degree lie right behind these."""
+        behind = [
+            [(start + self.rows * n, n) for start, n in pieces]
+            for pieces in (self.pieces_in, self.pieces_out)
+        ]
+        return parity == self.parity and behind == [pieces_in, pieces_out]
+
+
+class _Cut:
+    """Node tensors ``(A, F)`` and their runs, ``(rows A, channels)`` component by component.
+
+    Parameters
+    ----------
+    runs
+        Rows and pieces of each.
+    size
+        Columns F of the node tensor; those of no run are left out, and zero.
+    """
+
+    def __init__(self, runs: Sequence[tuple[int, _Pieces]], size: int) -> None:
+        places = sorted(
+            (start, rows, n, number)
+            for number, (rows, pieces) in enumerate(runs)
+            for start, n in pieces
+        )
+        self.n_run, self.sections = len(runs), []  # run (None: no run), rows, channels
+        stop = 0
+        for start, rows, n, number in [*places, (size, 0, 0, None)]:
+            if start > stop:
+                self.sections.append((None, 1, start - stop))
+            if number is not None:
+                self.sections.append((number, rows, n))
+            stop = start + rows * n
+
+    def split(self, x: Tensor) -> list[Tensor]:
+        """Cut a node tensor into its runs."""
+        found: list[list[Tensor]] = [[] for _ in range(self.n_run)]
+        sizes = [rows * n for _, rows, n in self.sections]
+        for (number, rows, n), part in zip(self.sections, x.split(sizes, -1), strict=True):
+            if number is not None:
+                found[number].append(part.unflatten(1, (rows, n)).transpose(0, 1))
+        return [(p[0] if len(p) == 1 else torch.cat(p, -1)).flatten(0, 1) for p in found]
+
+    def join(self, runs: Sequence[Tensor], n_atom: int) -> Tensor:
+        """Put runs into a node tensor."""
+        parts, first = [], [0] * self.n_run
+        for number, rows, n in self.sections:
+            if number is None:
+                parts.append(runs[0].new_zeros(n_atom, n))
+                continue
+            run = runs[number].unflatten(0, (rows, n_atom)).transpose(0, 1)
+            parts.append(run[..., first[number] : first[number] + n].flatten(1))
+            first[number] += n
+        return torch.cat(parts, -1)
+
 
 class NodeLinear(nn.Module):
     """Mix the channels of each degree and parity; bias on true scalars only.
@@ -44,39 +100,35 @@ class NodeLinear(nn.Module):
         super().__init__()
         self.weights = nn.ParameterDict()
         self.runs: list[_Run] = []
-        self.missing: list[tuple[int, int]] = []  # first column, columns
         for parity, l in layout_out.degrees:
             pieces = [layout.degree_columns(parity, l) for layout in (layout_in, layout_out)]
             if not pieces[0]:
-                self.missing += [(start, (2 * l + 1) * n) for start, n in pieces[1]]
                 continue
             n_in, n_out = (sum(n for _, n in part) for part in pieces)
             bound = gain * math.sqrt(3.0 / n_in)
             matrix = torch.empty(n_in, n_out).uniform_(-bound, bound)
             self.weights[f"{parity}_{l}"] = nn.Parameter(matrix)
-            last = self.runs[-1] if self.runs else None
-            if last and last.parity == parity and _follows(last, pieces):
-                last.degrees.append(l)
+            if self.runs and self.runs[-1].goes_on(parity, *pieces):
+                self.runs[-1].degrees.append(l)
             else:
                 self.runs.append(_Run(parity, [l], *pieces))
         self.bias = nn.Parameter(torch.zeros(layout_out.natural[0]))
+        self.cut_in = _Cut([(r.rows, r.pieces_in) for r in self.runs], layout_in.node_size)
+        self.cut_out = _Cut([(r.rows, r.pieces_out) for r in self.runs], layout_out.node_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(A, F_in)`` to ``(A, F_out)``, in the precision of the weights."""
-        x = x.to(self.bias)
-        placed = [(start, x.new_zeros(len(x), n)) for start, n in self.missing]
-        for run in self.runs:
-            part = _read_rows(x, run.rows, run.pieces_in).transpose(0, 1).flatten(0, 1)
-            counts = [(2 * l + 1) * len(x) for l in run.degrees]
+        return self.cut_out.join(self.map_runs(self.cut_in.split(x), len(x)), len(x))
+
+    def map_runs(self, parts: Sequence[Tensor], n_atom: int) -> list[Tensor]:
+        """Map the runs of a node tensor."""
+        out = []
+        for run, part in zip(self.runs, parts, strict=True):
+            counts = [(2 * l + 1) * n_atom for l in run.degrees]
             weights = [self.weights[f"{run.parity}_{l}"] for l in run.degrees]
             bias = self.bias if run.parity == "natural" and run.degrees[0] == 0 else None
-            part = _RowProducts.apply(part, counts, bias, *weights)
-            columns = part.unflatten(0, (run.rows, -1)).transpose(0, 1)
-            columns = columns.split([n for _, n in run.pieces_out], -1)
-            starts = (start for start, _ in run.pieces_out)
-            placed += zip(starts, (piece.flatten(1) for piece in columns), strict=True)
-        placed.sort(key=lambda item: item[0])
-        return torch.cat([piece for _, piece in placed], -1)
+            out.append(_RowProducts.apply(part.to(weights[0]), counts, bias, *weights))
+        return out
 
 
 class _RowProducts(torch.autograd.Function):
@@ -106,23 +158,13 @@ class _RowProducts(torch.autograd.Function):
         return grad_x, None, grad_bias, *grad_weights
 
 
-def _follows(run: _Run, pieces: Sequence[_Pieces]) -> bool:
-    """Whether the channels of a degree lie right behind those of a run."""
-    return all(
-        [(start + run.rows * n, n) for start, n in before] == list(after)
-        for before, after in zip((run.pieces_in, run.pieces_out), pieces, strict=True)
-    )
-
-
-def _read_rows(x: Tensor, rows: int, pieces: _Pieces) -> Tensor:
-    """Channels of some rows of a node tensor, ``(A, rows, channels)``."""
-    parts = [x[:, start : start + rows * n].unflatten(1, (rows, n)) for start, n in pieces]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
-
-
 def degree_view(x: Tensor, layout: Layout, parity: str, l: int) -> Tensor:
     """Channels of one degree of a node tensor, ``(A, 2l+1, channels)``."""
-    return _read_rows(x, 2 * l + 1, layout.degree_columns(parity, l))
+    parts = [
+        x[:, start : start + (2 * l + 1) * n].unflatten(1, (2 * l + 1, n))
+        for start, n in layout.degree_columns(parity, l)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 
 def _column_degrees(layout: Layout) -> list[tuple[int, int, int]]:
@@ -193,20 +235,23 @@ class NodeFeedForward(nn.Module):
             [factor * n for n in layout.natural], [factor * n for n in layout.unnatural]
         )
         self.layout = layout
-        columns = [0] * hidden.node_size  # gate of each
-        n_gate = 0
-        for parity, l in hidden.degrees:
-            for start, n in hidden.degree_columns(parity, l):
-                gates = list(range(n_gate, n_gate + n))
-                columns[start : start + (2 * l + 1) * n] = gates * (2 * l + 1)
-                n_gate += n
-        self.register_buffer("gate_of_column", torch.tensor(columns), persistent=False)
-        self.gate = nn.Linear(layout.natural[0], n_gate)
+        self.gate = nn.Linear(layout.natural[0], sum(hidden.zero_sizes))
         self.first = NodeLinear(layout, hidden)
         self.second = NodeLinear(hidden, layout, gain=0.3)
+        for number, run in enumerate(self.first.runs):
+            rows = [k for k, l in enumerate(run.degrees) for _ in range(2 * l + 1)]
+            self.register_buffer(f"gate_of_row_{number}", torch.tensor(rows), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(A, F)`` to ``(A, F)``."""
         scalars = degree_view(x, self.layout, "natural", 0).flatten(1)
         gates = torch.sigmoid(self.gate(scalars))
-        return self.second(self.first(x) * gates.index_select(1, self.gate_of_column))
+        parts = self.first.map_runs(self.first.cut_in.split(x), len(x))
+        counts = zip(self.first.runs, parts, strict=True)
+        gates = gates.split([len(run.degrees) * p.shape[1] for run, p in counts], -1)
+        gated = []
+        for number, (part, gate) in enumerate(zip(parts, gates, strict=True)):
+            gate = gate.unflatten(1, (-1, part.shape[1])).transpose(0, 1)
+            gate = gate.index_select(0, getattr(self, f"gate_of_row_{number}"))
+            gated.append(part * gate.flatten(0, 1))
+        return self.second.cut_out.join(self.second.map_runs(gated, len(x)), len(x))
