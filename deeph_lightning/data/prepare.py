@@ -77,9 +77,9 @@ def prepare_store(
     DataError, PhysicsError
         A structure cannot be read or is wrong (see `io.source.Source.read`).
     ConfigError
-        The folder cannot be written, or an option is out of range.
+        The folder cannot be written, or an option is out of range; a script without a main
+        guard started this process.
     """
-    refuse_unguarded_script()
     path = Path(path)
     if r_target_max is not None and not r_target_max > 0:
         raise ConfigError(
@@ -92,6 +92,9 @@ def prepare_store(
         "source_fingerprint": source.fingerprint(),
         "r_target_max_angstrom": -1.0 if r_target_max is None else float(r_target_max),
     }
+    if _stale_reason(read_header(path), made_of) is None:
+        return path
+    refuse_unguarded_script()
     with _locked(path):
         reason = _stale_reason(read_header(path), made_of)
         if reason is None:

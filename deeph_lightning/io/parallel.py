@@ -42,12 +42,12 @@ def refuse_unguarded_script() -> None:
     ConfigError
         The script does its work when it is imported, too.
     """
+    # set by multiprocessing while a new process imports the script; it asks the same itself
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise ConfigError(
             "this script starts its work again in each process that it starts. Put what it "
-            "does below the line  if __name__ == '__main__':  (or use one process: "
-            "n_worker=1)",
-            key="n_worker",
+            "does below the line  if __name__ == '__main__':  or start no processes "
+            "(n_worker=1, num_workers=0)"
         )
 
 
@@ -76,12 +76,12 @@ def work_on(
         A process was killed, as by a system that is out of memory; a script does its work
         when it is imported, too.
     """
-    refuse_unguarded_script()
     count = count_workers(n_worker, len(tasks))
     if count < 2:
         for task in tasks:
             yield task, work(shared, task)
         return
+    refuse_unguarded_script()
     context = multiprocessing.get_context("spawn")
     with worker_threads(1):
         pool = ProcessPoolExecutor(count, context, _set_shared, (work, shared))
@@ -91,7 +91,7 @@ def work_on(
                 yield futures[future], future.result()
         except BrokenProcessPool:
             msg = (
-                f"one of {count} processes ended. If it did without a word (see above), most "
+                f"one of {count} processes ended; its error is above. If there is none, most "
                 f"likely memory ran out. What is done is kept: repeat the command with fewer "
                 f"processes (n_worker)."
             )

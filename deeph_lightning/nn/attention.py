@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from deeph_lightning.nn.layout import Layout
-from deeph_lightning.nn.precision import full_precision
 from deeph_lightning.nn.scatter import Segments
 
 #: Bound of the logits, so that no maximum must be subtracted (which would not be smooth).
@@ -46,9 +45,7 @@ class SmoothAttention(nn.Module):
                     heads += [(first + c) * n_heads // count for c in range(channels)]
                     position[parity, l] = first + channels
                 columns += heads * (2 * l + 1)
-        # a product spreads heads over columns, and sums the gradients, in one pass
-        spread = nn.functional.one_hot(torch.tensor(columns), max(n_heads, 1)).T
-        self.register_buffer("spread", spread.to(torch.get_default_dtype()), persistent=False)
+        self.register_buffer("head", torch.tensor(columns), persistent=False)
 
     def gather(
         self,
@@ -68,10 +65,8 @@ class SmoothAttention(nn.Module):
             return [segments.sum(message * envelope, into[0])]
         bounded = _MAX_LOGIT * torch.tanh(logit.flatten(0, 1) / _MAX_LOGIT)
         score = bounded.exp() * envelope  # (2P, heads)
-        with full_precision(score):
-            share = score.to(self.spread) @ self.spread
         return [
-            segments.sum(message * share, into[0]),
+            segments.sum(message * score.index_select(1, self.head), into[0]),
             segments.sum(score, into[1]),
             segments.sum(envelope, into[2]),
         ]
@@ -82,5 +77,4 @@ class SmoothAttention(nn.Module):
             return sums[0]
         weighted, total, degree = sums
         norm = degree.sqrt() / (_EPS + total)
-        with full_precision(norm):
-            return weighted * (norm.to(self.spread) @ self.spread)
+        return weighted * norm.index_select(1, self.head)

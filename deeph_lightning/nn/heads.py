@@ -177,8 +177,8 @@ def _edge_blocks(coefficients: EdgeTensor, matrix: Tensor) -> Tensor:
     """Blocks ``(P, n)`` in the edge frame; `matrix` ``(2, rows, n)`` in the exchange basis."""
     zero, rest = coefficients
     parts = [*zero.unbind(), *rest.flatten(2).unbind()]
-    rows = matrix.split([zero.shape[-1], 2 * rest.shape[-1]], 1)
-    rows = [row for part in rows for row in part]
+    of_zero, of_rest = matrix.split([zero.shape[-1], 2 * rest.shape[-1]], 1)
+    rows = [*of_zero.unbind(), *of_rest.unbind()]
     block = parts[0] @ rows[0]
     for part, row in zip(parts[1:], rows[1:], strict=True):
         block = torch.addmm(block, part, row)
@@ -289,16 +289,18 @@ class OnsiteHead(nn.Module):
 
 
 class ComponentReadout(nn.Module):
-    """Node features to the coupled components of an onsite block, degree by degree.
+    """Node features to the coupled components of an onsite block, each from its own degree.
 
-    The components are few: one product with the maps of all degrees in one matrix.
+    The components are few, so the maps of all degrees stand in one matrix. Components of
+    degrees that the layout lacks are zero.
     """
 
     def __init__(self, layout: Layout, coupling: BlockCoupling, gain: float = 0.1) -> None:
         super().__init__()
-        self.shape = layout.node_size, coupling.node_matrix.shape[0]
+        self.n_in, self.n_out = layout.node_size, coupling.node_matrix.shape[0]
         self.weights = nn.ParameterDict()
-        places, sources, n_weight = [], [], 0  # of the weights, in the matrix and among them
+        # of the weights, in the matrix and among them
+        places, sources, n_weight = [torch.arange(0)], [torch.arange(0)], 0
         for parity, L, count, first in coupling.sections:
             if (parity, L) not in layout.degrees:
                 continue
@@ -312,14 +314,15 @@ class ComponentReadout(nn.Module):
             for row in range(2 * L + 1):
                 rows = [torch.arange(n) + start + row * n for start, n in columns]
                 column = first + row * count + torch.arange(count)
-                places.append((torch.cat(rows)[:, None] * self.shape[1] + column).flatten())
+                places.append((torch.cat(rows)[:, None] * self.n_out + column).flatten())
                 sources.append(source)
         self.register_buffer("place", torch.cat(places), persistent=False)
         self.register_buffer("source", torch.cat(sources), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(A, F)`` to ``(A, n)``, the order of the coupling's sections."""
-        weights = torch.cat([weight.flatten() for weight in self.weights.values()])
-        matrix = weights.new_zeros(self.shape[0] * self.shape[1])
-        matrix = matrix.index_copy(0, self.place, weights.index_select(0, self.source))
-        return x @ matrix.view(self.shape)
+        weights = [weight.flatten() for weight in self.weights.values()]
+        weight = torch.cat([x.new_zeros(0), *weights])
+        matrix = weight.new_zeros(self.n_in * self.n_out)
+        matrix = matrix.index_copy(0, self.place, weight.index_select(0, self.source))
+        return x @ matrix.view(self.n_in, self.n_out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,8 @@ from deeph_lightning.nn.precision import full_precision
 _Pieces = Sequence[tuple[int, int]]
 
 
-class _Run(NamedTuple):
+@dataclass
+class _Run:
     """Degrees that lie side by side in a node tensor and have equally many channels.
 
     They are read and written together: with few atoms it is the start of operations that costs.

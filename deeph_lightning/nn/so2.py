@@ -187,7 +187,7 @@ class _Products(torch.autograd.Function):
 
 
 def _rows(x: Tensor) -> Tensor:
-    """Both mirror parities of every pair as rows, ``(2, rows, columns)``."""
+    """Rows for products: ``(2, P, columns)``, of `rest` with both parities, ``(2, 2P, ...)``."""
     return x.flatten(1, -2)
 
 
@@ -249,7 +249,9 @@ class EdgeActivation(nn.Module):
         gate = exchange(torch.sigmoid(gate)).to(edge.rest)
         ranges = self.zero_gates, self.rest_gates
         unnatural, rest = _Gates.apply(unnatural[:, :, None], edge.rest, gate, ranges)
-        return EdgeTensor(torch.cat([zero, unnatural[:, :, 0]], -1), rest), logit
+        if self.n_unnatural:
+            zero = torch.cat([zero, unnatural[:, :, 0]], -1)
+        return EdgeTensor(zero, rest), logit
 
 
 def _gate_ranges(layout: Layout) -> tuple[list[_Range], list[_Range], int]:
@@ -292,16 +294,17 @@ def _gate_ranges(layout: Layout) -> tuple[list[_Range], list[_Range], int]:
 class _Gates(torch.autograd.Function):
     """Multiply both directions by their gates; all in the exchange basis.
 
-    Two tensors ``(2, P, rows, columns)``, gates ``(2, P, n_gate)``, and for each tensor which
-    gates open which columns, in the order of the columns.
+    Unnatural columns of m = 0, ``(2, P, 1, columns)``, those of `rest`, gates ``(2, P,
+    n_gate)``, and which gates open which columns of either: all columns, in their order.
     """
 
     @staticmethod
-    def forward(ctx, one, two, gate, ranges):
+    def forward(ctx, unnatural, rest, gate, ranges):
         ctx.ranges = ranges
-        ctx.save_for_backward(one, two, gate)
+        ctx.save_for_backward(unnatural, rest, gate)
         return tuple(
-            _multiply(x, _spread(gate, of)) for x, of in zip((one, two), ranges, strict=True)
+            _multiply(x, _spread(gate, of))
+            for x, of in zip((unnatural, rest), ranges, strict=True)
         )
 
     @staticmethod

@@ -15,6 +15,8 @@ LAYOUTS = [
     Layout.of([4, 4, 4], [0, 2, 2]),
     Layout.of([5, 3, 3, 1], [1, 3, 0, 1]),
     Layout.of([3, 5, 2], [0, 1, 2]),  # not monotonous: several towers
+    Layout.of([5, 3, 3, 2, 2]),  # degrees of several pieces side by side
+    Layout.of([3]),
 ]
 
 
@@ -51,13 +53,22 @@ def test_gradients_of_the_feed_forward(layout: Layout) -> None:
     assert torch.autograd.gradcheck(lambda x, *_: layer(x), inputs, fast_mode=True)
 
 
-def test_components_are_read_from_features_of_their_degree() -> None:
+@pytest.mark.parametrize("layout", [*LAYOUTS, Layout.of([0, 2])])
+def test_components_are_read_from_features_of_their_degree(layout: Layout) -> None:
     torch.manual_seed(9)
-    layout, coupling = LAYOUTS[1], BlockCoupling((0, 0, 1), (0, 0, 1), onsite=True)
+    coupling = BlockCoupling((0, 0, 1), (0, 0, 1), onsite=True)
     readout = ComponentReadout(layout, coupling).double()
     x = torch.randn(6, layout.node_size, dtype=torch.float64)
     out = readout(x)
     for parity, L, count, start in coupling.sections:
         found = out[:, start : start + (2 * L + 1) * count].unflatten(1, (2 * L + 1, count))
+        if (parity, L) not in layout.degrees:
+            assert not found.any()
+            continue
         expected = degree_view(x, layout, parity, L) @ readout.weights[f"{parity}_{L}"]
         assert torch.allclose(found, expected, atol=FLOAT64)
+
+
+def test_no_component_has_its_degree() -> None:
+    readout = ComponentReadout(Layout.of([0, 2]), BlockCoupling((0,), (0,), onsite=True))
+    assert torch.equal(readout(torch.randn(3, 6)), torch.zeros(3, 1))

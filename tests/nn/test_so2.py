@@ -102,6 +102,15 @@ def test_orders_that_the_input_lacks_are_zero() -> None:
 
 
 @pytest.mark.parametrize("o3", [True, False])
+def test_no_pairs(*, o3: bool) -> None:
+    layouts = [IN, HIDDEN, OUT] if o3 else PLAIN
+    layer = Convolution(layouts, o3=o3).double()
+    none = torch.zeros(0, layouts[0].node_size, dtype=torch.float64)
+    out = layer(none, none, torch.zeros(0, 3, dtype=torch.float64))
+    assert out.shape == (0, layouts[2].node_size)
+
+
+@pytest.mark.parametrize("o3", [True, False])
 def test_gradients_of_map_and_activation(*, o3: bool) -> None:
     """Hand-written backward passes against finite differences, gaps and pseudoscalars too."""
     torch.manual_seed(6)
