@@ -187,7 +187,7 @@ class _Products(torch.autograd.Function):
 
 
 def _rows(x: Tensor) -> Tensor:
-    """Rows for products: ``(2, P, columns)``, of `rest` with both parities, ``(2, 2P, ...)``."""
+    """Rows for products: ``(2, P, columns)``, with the parities of `rest` ``(2, 2P, ...)``."""
     return x.flatten(1, -2)
 
 
