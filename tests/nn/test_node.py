@@ -44,6 +44,20 @@ def test_linear_map_is_one_product_for_each_degree(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+def test_each_hidden_channel_has_its_gate(layout: Layout) -> None:
+    torch.manual_seed(10)
+    layer = NodeFeedForward(layout, 2).double()
+    x = torch.randn(6, layout.node_size, dtype=torch.float64)
+    out = layer(x)
+    gates = torch.sigmoid(layer.gate(degree_view(x, layout, "natural", 0).flatten(1)))
+    for parity, l in layout.degrees:
+        hidden = degree_view(x, layout, parity, l) @ layer.first.weights[f"{parity}_{l}"]
+        gate, gates = gates.tensor_split([hidden.shape[-1]], -1)
+        expected = (hidden * gate[:, None]) @ layer.second.weights[f"{parity}_{l}"]
+        assert torch.allclose(degree_view(out, layout, parity, l), expected, atol=FLOAT64)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_gradients_of_the_feed_forward(layout: Layout) -> None:
     """Hand-written backward pass of the maps against finite differences."""
     torch.manual_seed(8)
