@@ -92,7 +92,7 @@ def prepare_store(
         "source_fingerprint": source.fingerprint(),
         "r_target_max_angstrom": -1.0 if r_target_max is None else float(r_target_max),
     }
-    if _stale_reason(read_header(path), made_of) is None:
+    if _stale_reason(read_header(path), made_of) is None:  # nothing to wait for
         return path
     refuse_unguarded_script()
     with _locked(path):

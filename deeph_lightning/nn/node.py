@@ -248,8 +248,8 @@ class NodeFeedForward(nn.Module):
         scalars = degree_view(x, self.layout, "natural", 0).flatten(1)
         gates = torch.sigmoid(self.gate(scalars))
         parts = self.first.map_runs(self.first.cut_in.split(x), len(x))
-        counts = zip(self.first.runs, parts, strict=True)
-        gates = gates.split([len(run.degrees) * p.shape[1] for run, p in counts], -1)
+        pairs = zip(self.first.runs, parts, strict=True)
+        gates = gates.split([len(run.degrees) * part.shape[1] for run, part in pairs], -1)
         gated = []
         for number, (part, gate) in enumerate(zip(parts, gates, strict=True)):
             gate = gate.unflatten(1, (-1, part.shape[1])).transpose(0, 1)
